@@ -1,0 +1,13 @@
+-- tokens: one row per token of a caption, with all the caption's tokens beside it.
+create or replace temp view tokens as
+with tokenised as (
+    select row, words(text) as words
+    from captions
+)
+
+select
+    row,
+    words,
+    unnest(words) as word,
+    generate_subscripts(words, 1) as position
+from tokenised;

@@ -1,0 +1,1 @@
+"""One module per stage: side effects, caching, retries and progress."""

@@ -1,0 +1,5 @@
+"""The one exception that users see: a sentence that names the file, line or field, and what to do."""
+
+
+class InputError(ValueError):
+    """Something from outside is not as it must be; the message is one sentence for a person."""
