@@ -7,11 +7,14 @@ is the order of the classes; a class's first synonym is its name in prompts. How
   case, spaced, hyphenated or, if of two words, joined (`fire-hydrant`, `firehydrant`).
 - `glass of wine`  the word before *of* is the one that takes the plural.
 - `to ski`        a verb, with its forms (`ski, skis, skiing, skied`).
-- `orange [*]`    bracketed words are context: they must be there, but are left for other matches.
-                  `*` is any one word. A synonym with either is matched as written.
 - a row whose class is empty is a *trap*: it takes its words (`hot dog` is no dog) and labels none.
 
 A trap that spells out an inflected form of some synonym switches that form off.
+
+Inflections are worked out once per vocabulary: English suffixes propose them, and NLTK's Snowball
+stemmer, which is code and needs no data, disposes. A verb's form stays if it has the verb's stem
+(`skiing`, not `skies`; `batting`, not `bating`), and a noun that loses its `s` to the stemmer is a
+plural already (`scissors`, unlike `bus`). A short table holds what no suffix can reach.
 """
 
 import csv
@@ -24,6 +27,7 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+from nltk.stem.snowball import EnglishStemmer
 
 import sql
 from tasks.errors import InputError
@@ -31,7 +35,6 @@ from tasks.errors import InputError
 MAX_BYTES: Final = 4 * 2**20
 MAX_CHARACTERS: Final = 100
 MAX_TOKENS: Final = 5
-WILDCARD: Final = "*"
 
 # The characters that may stand between the words of a phrase: sql/labels/macros.sql has the same.
 JOINERS: Final = "-\u2010\u2011'\u2018\u2019`\"\u201c\u201d_"
@@ -42,50 +45,40 @@ FORMS_SCHEMA: Final = pa.schema(
         ("class_index", pa.int32()),
         ("synonym", pa.string()),
         ("words", pa.list_(pa.string())),
-        ("anchor", pa.string()),
-        ("anchor_at", pa.int32()),
-        ("first", pa.int32()),
-        ("last", pa.int32()),
     ]
 )
 
 IRREGULAR_PLURALS: Final = {
     "aircraft": ("aircraft",),
     "bison": ("bison",),
+    "bus": ("buses", "busses"),
     "calf": ("calves",),
     "child": ("children",),
     "deer": ("deer",),
-    "dwarf": ("dwarves", "dwarfs"),
-    "elf": ("elves",),
     "fish": ("fish", "fishes"),
     "foot": ("feet",),
     "gas": ("gases",),
     "goose": ("geese",),
-    "half": ("halves",),
     "knife": ("knives",),
     "leaf": ("leaves",),
     "lens": ("lenses",),
-    "life": ("lives",),
     "loaf": ("loaves",),
     "moose": ("moose",),
     "mouse": ("mice", "mouses"),
     "ox": ("oxen",),
     "passerby": ("passersby",),
     "person": ("people", "persons"),
-    "quiz": ("quizzes",),
     "scarf": ("scarves", "scarfs"),
     "sheep": ("sheep",),
     "shelf": ("shelves",),
-    "squid": ("squid", "squids"),
-    "swine": ("swine",),
     "thief": ("thieves",),
     "tooth": ("teeth",),
-    "wharf": ("wharves", "wharfs"),
     "wife": ("wives",),
     "wolf": ("wolves",),
 }
 # Words in -man whose plural is regular; the others go as man, woman, fireman.
 REGULAR_MAN: Final = frozenset({"caiman", "german", "human", "ottoman", "roman", "talisman"})
+PLURAL_ENDINGS: Final = ("children", "men", "people")
 IRREGULAR_PASTS: Final = {
     "catch": ("caught",),
     "drive": ("drove", "driven"),
@@ -103,14 +96,15 @@ IRREGULAR_PASTS: Final = {
     "wed": ("wed", "wedded"),
 }
 
+_stem = EnglishStemmer().stem
+
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Classes, their names in prompts, and every form of words that names one.
 
-    `forms` has a row per inflected form: its rank (which settles ties), the index of its class
-    (null for a trap), the synonym as written, its 1 to 5 words (`*` is any word), one word to look
-    it up by and that word's 1-based place, and the first and last word that a match takes.
+    `forms` has a row per inflected form: its number (0, 1, ...), the index of its class (null for
+    a trap), the synonym as written in the file, and its 1 to 5 lower-case words.
     """
 
     name: str
@@ -121,22 +115,18 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class _Synonym:
-    """One row of the file, its words parsed."""
+    """One row of the file, its synonym split into words."""
 
     line: int
     label: str
     text: str
     words: tuple[str, ...]
-    taken: tuple[int, int]  # half-open, into words
     is_verb: bool
 
     @property
-    def is_literal(self) -> bool:
-        return self.taken == (0, len(self.words)) and WILDCARD not in self.words
-
-    @property
     def owner(self) -> str:
-        return f"class {self.label!r} (line {self.line})" if self.label else f"line {self.line}"
+        kind = f"class {self.label!r}" if self.label else "no class"
+        return f"{kind} (line {self.line})"
 
 
 def builtin_vocabulary_path(name: str) -> Path:
@@ -164,82 +154,60 @@ def load_vocabulary(path: Path) -> Vocabulary:
     for synonym in synonyms:
         if not synonym.label or synonym.label in prompt_names:
             continue
-        if synonym.is_verb or not synonym.is_literal:
+        if synonym.is_verb:
             raise InputError(
                 f"{path}, line {synonym.line}, field 'synonym': the first synonym of class "
-                f"{synonym.label!r} is its name in prompts; expected plain words, "
-                f"got {synonym.text!r}"
+                f"{synonym.label!r} is its name in prompts; expected a noun, got {synonym.text!r}"
             )
         prompt_names[synonym.label] = synonym.text
     if not prompt_names:
         raise InputError(f"{path}: no class; expected rows of class,synonym below the header")
     classes = tuple(prompt_names)
-    forms = _form_table(_owned_forms(path, synonyms), classes)
+    forms = _form_table(_owners(path, synonyms), classes)
     return Vocabulary(path.stem, classes, tuple(prompt_names.values()), forms)
 
 
 def tokenise(text: str) -> tuple[str, ...]:
     """Words of `text`, lower-cased: runs of letters, marks and digits (for names, not captions)."""
-    runs = "".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in text.lower())
+    # character by character and one for one, as DuckDB's lower() does
+    runs = "".join(c.lower()[0] if unicodedata.category(c)[0] in "LMN" else " " for c in text)
     return tuple(runs.split())
 
 
-def plurals(word: str) -> tuple[str, ...]:
-    """Plural forms of an English noun; none where it already looks like a plural."""
-    if word in IRREGULAR_PLURALS:
-        return IRREGULAR_PLURALS[word]
-    if word.endswith("man") and word not in REGULAR_MAN:
-        return (word[:-3] + "men",)
-    if word.endswith(("children", "men", "people")):
+def plurals(noun: str) -> tuple[str, ...]:
+    """Plural forms of an English noun; none where it is a plural already."""
+    if noun in IRREGULAR_PLURALS:
+        return IRREGULAR_PLURALS[noun]
+    if noun.endswith("man") and noun not in REGULAR_MAN:
+        return (noun[:-3] + "men",)
+    if noun.endswith(PLURAL_ENDINGS) or (noun.endswith("s") and _stem(noun) != noun):
         return ()
-    if word.endswith("s") and not word.endswith(("ss", "us", "is")):
-        return ()
-    if re.search(r"(s|x|z|ch|sh)$", word):
-        return (word + "es",)
-    if re.search(r"[^aeiou]y$", word):
-        return (word[:-1] + "ies",)
-    if re.search(r"[^aeiou]o$", word):
-        return (word + "s", word + "es")
-    return (word + "s",)
+    if re.search(r"(s|x|z|ch|sh)$", noun):
+        return (noun + "es",)
+    if re.search(r"[^aeiou]y$", noun):
+        return (noun[:-1] + "ies",)
+    if re.search(r"[^aeiou]o$", noun):
+        return (noun + "s", noun + "es")
+    return (noun + "s",)
 
 
 def verb_forms(verb: str) -> tuple[str, ...]:
     """Forms of an English verb given by its infinitive (without *to*), itself first."""
-    if re.search(r"[^aeiou]y$", verb):
-        third, past, stem = verb[:-1] + "ies", verb[:-1] + "ied", verb
-    elif verb.endswith("ie"):
-        third, past, stem = verb + "s", verb + "d", verb[:-2] + "y"
-    elif verb.endswith("e"):
-        third, past = verb + "s", verb + "d"
-        stem = verb if verb.endswith(("ee", "oe", "ye")) else verb[:-1]
-    else:
-        third = verb + ("es" if re.search(r"(s|x|z|ch|sh)$", verb) else "s")
-        # one syllable, consonant-vowel-consonant: the last letter doubles (run, running)
-        doubles = re.fullmatch(r"[^aeiou]*[aeiou][^aeiouwxy]", verb) is not None
-        stem = verb + verb[-1] if doubles else verb
-        past = stem + "ed"
-    return (verb, third, stem + "ing", *IRREGULAR_PASTS.get(verb, (past,)))
+    bases = [verb[:-1]] if verb.endswith("e") else [verb]
+    if re.search(r"[aeiou][bdgmnprt]$", verb):
+        bases.append(verb + verb[-1])
+    ends_in_sibilant = re.search(r"(s|x|z|ch|sh)$", verb) is not None
+    proposed = [verb + "es" if ends_in_sibilant else verb + "s", verb[:-1] + "ies", verb + "ing"]
+    proposed += [base + "ing" for base in bases]
+    if verb not in IRREGULAR_PASTS:
+        proposed += [base + "ed" for base in bases] + [verb[:-1] + "ied"]
+    regular = [form for form in proposed if _stem(form) == _stem(verb)]
+    return (verb, *dict.fromkeys([*regular, *IRREGULAR_PASTS.get(verb, ())]))
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, class, synonym) of each row of the file, checked for what needs no parsing."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the vocabulary: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: more than {MAX_BYTES} bytes; expected a vocabulary CSV")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise InputError(f"{path}, line {line}: a NUL character; expected a text file")
-
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_read(path), newline=""), strict=True)
     try:
         header = next(reader, [])
         for field in ("class", "synonym"):
@@ -255,7 +223,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                 raise InputError(
                     f"{path}, line {line}: {len(row)} fields; expected {len(header)} as in line 1"
                 )
-            label, synonym = row[at[0]].strip(), row[at[1]].strip()
+            label, synonym = (unicodedata.normalize("NFC", row[i].strip()) for i in at)
             first_line = seen.setdefault((label, synonym), line)
             if first_line != line:
                 raise InputError(
@@ -267,105 +235,104 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
         raise InputError(f"{path}, line {reader.line_num}: broken CSV: {error}") from error
 
 
+def _read(path: Path) -> str:
+    """Text of the file, its size and encoding checked."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the vocabulary: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: more than {MAX_BYTES} bytes; expected a vocabulary CSV")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InputError(f"{path}, line {line}: a NUL character; expected a text file")
+    return text
+
+
 def _parse(path: Path, line: int, label: str, text: str) -> _Synonym:
     """Check one row's two fields and split the synonym into words."""
-    where = f"{path}, line {line}, field 'synonym': "
     if len(label) > MAX_CHARACTERS or any(unicodedata.category(c)[0] == "C" for c in label):
         raise InputError(
             f"{path}, line {line}, field 'class': expected at most {MAX_CHARACTERS} characters and "
             f"no control characters, got {label[:MAX_CHARACTERS]!r}"
         )
-    if not text:
-        raise InputError(where + "empty; expected a word or a phrase")
+    where = f"{path}, line {line}, field 'synonym': "
     if len(text) > MAX_CHARACTERS:
         raise InputError(where + f"{len(text)} characters; expected at most {MAX_CHARACTERS}")
     for character in text:
-        known = character in JOINERS + WILDCARD + "[]" or unicodedata.category(character) == "Zs"
-        if not known and unicodedata.category(character)[0] not in "LMN":
+        category = unicodedata.category(character)
+        if character not in JOINERS and category != "Zs" and category[0] not in "LMN":
             raise InputError(
-                where + f"{character!r} in {text!r}; expected letters, digits, spaces, hyphens, "
-                "apostrophes, or * and [ ] for context"
+                where + f"{character!r} in {text!r}; expected letters, digits, spaces, hyphens "
+                "or apostrophes"
             )
-    # context, taken words, context
-    parts = re.fullmatch(r"(?:\[([^\[\]]*)\])?([^\[\]]+)(?:\[([^\[\]]*)\])?", text)
-    if parts is None:
-        raise InputError(where + f"{text!r}; expected brackets only as [before] words [after]")
-    before, taken, after = (_words(part or "") for part in parts.groups())
-    is_verb = len(taken) == 2 and taken[0] == "to" and not before and not after
-    words = taken[1:] if is_verb else before + taken + after
+    words = tokenise(text)
+    is_verb = len(words) == 2 and words[0] == "to"
+    if not words:
+        raise InputError(where + f"{text!r} names nothing; expected a word or a phrase")
     if len(words) > MAX_TOKENS:
         raise InputError(where + f"{text!r} has {len(words)} tokens; expected at most {MAX_TOKENS}")
-    if not taken or all(word == WILDCARD for word in words):
-        raise InputError(where + f"{text!r} names nothing; expected at least one word")
-    span = (0, 1) if is_verb else (len(before), len(before) + len(taken))
-    return _Synonym(line, label, text, words, span, is_verb)
+    return _Synonym(line, label, text, words[1:] if is_verb else words, is_verb)
 
 
-def _words(part: str) -> tuple[str, ...]:
-    """Tokens of one part of a synonym, wildcards among them."""
-    pieces = re.split(r"(\*)", part)
-    return tuple(w for p in pieces for w in ((p,) if p == WILDCARD else tokenise(p)))
-
-
-def _derived_forms(synonym: _Synonym) -> Iterator[tuple[str, ...]]:
+def _inflections(synonym: _Synonym) -> Iterator[tuple[str, ...]]:
     """Inflected and joined forms of a synonym, without the one that is written."""
     words = synonym.words
     if synonym.is_verb:
         yield from ((form,) for form in verb_forms(words[0])[1:])
-    elif synonym.is_literal:
-        at = words.index("of") - 1 if "of" in words[1:] else len(words) - 1
-        inflected = [(*words[:at], plural, *words[at + 1 :]) for plural in plurals(words[at])]
-        yield from inflected
-        if len(words) == 2:
-            yield from (("".join(form),) for form in (words, *inflected))
+        return
+    at = words.index("of") - 1 if "of" in words[1:] else len(words) - 1
+    inflected = [(*words[:at], plural, *words[at + 1 :]) for plural in plurals(words[at])]
+    yield from inflected
+    if len(words) == 2:
+        yield from (("".join(form),) for form in (words, *inflected))
 
 
-def _owned_forms(path: Path, synonyms: list[_Synonym]) -> list[tuple[tuple[str, ...], _Synonym]]:
-    """Every form with the synonym it belongs to, in file order, each form once.
+def _owners(path: Path, synonyms: list[_Synonym]) -> dict[tuple[str, ...], _Synonym]:
+    """Every form and the synonym that it belongs to.
 
     Written forms are settled first, so that a trap can switch an inflected form off.
     """
-    owners: dict[tuple[str, ...], tuple[_Synonym, bool]] = {}
-    forms = [(synonym.words, synonym, True) for synonym in synonyms]
-    forms += [(form, s, False) for s in synonyms for form in _derived_forms(s)]
-    for words, synonym, is_written in forms:
-        owner, owner_is_written = owners.setdefault(words, (synonym, is_written))
-        if owner.label == synonym.label:
-            continue
-        is_override = owner_is_written and not is_written and "" in (owner.label, synonym.label)
-        if not is_override:
-            raise InputError(
-                f"{path}, line {synonym.line}, field 'synonym': {' '.join(words)!r} (from "
-                f"{synonym.text!r}) belongs to {owner.owner} and to {synonym.owner}; "
-                "keep it in one of them"
-            )
-    return sorted(
-        ((words, synonym) for words, (synonym, _) in owners.items()),
-        key=lambda owned: owned[1].line,
-    )
+    written: dict[tuple[str, ...], _Synonym] = {}
+    for synonym in synonyms:
+        owner = written.setdefault(synonym.words, synonym)
+        _check_same_class(path, synonym.words, owner, synonym)
+    owners = dict(written)
+    for synonym in synonyms:
+        for form in _inflections(synonym):
+            owner = owners.setdefault(form, synonym)
+            # what is written wins over what is derived if one of the two is a trap
+            if form not in written or (owner.label and synonym.label):
+                _check_same_class(path, form, owner, synonym)
+    return owners
 
 
-def _form_table(
-    forms: list[tuple[tuple[str, ...], _Synonym]], classes: tuple[str, ...]
-) -> pa.Table:
-    """`Vocabulary.forms`, as an Arrow table."""
-    index = {label: i for i, label in enumerate(classes)}
-    rows: list[dict[str, object]] = []
-    # literal forms come first: at equal length they win over wildcards
-    for words, synonym in sorted(forms, key=lambda owned: owned[0].count(WILDCARD)):
-        # the longest word is the rarest, so the fewest tokens are looked at in vain
-        at = max(range(len(words)), key=lambda i: (words[i] != WILDCARD, len(words[i])))
-        first, last = synonym.taken if len(words) == len(synonym.words) else (0, len(words))
-        rows.append(
-            {
-                "form": len(rows),
-                "class_index": index.get(synonym.label),
-                "synonym": synonym.text,
-                "words": list(words),
-                "anchor": words[at],
-                "anchor_at": at + 1,
-                "first": first + 1,
-                "last": last,
-            }
+def _check_same_class(path: Path, form: tuple[str, ...], one: _Synonym, other: _Synonym) -> None:
+    if one.label != other.label:
+        raise InputError(
+            f"{path}, line {other.line}, field 'synonym': {' '.join(form)!r} (from {other.text!r}) "
+            f"belongs to {one.owner} and to {other.owner}; keep it in one of them"
         )
+
+
+def _form_table(owners: dict[tuple[str, ...], _Synonym], classes: tuple[str, ...]) -> pa.Table:
+    """`Vocabulary.forms`, in the order of the file."""
+    index = {label: i for i, label in enumerate(classes)}
+    rows = [
+        {
+            "form": number,
+            "class_index": index.get(synonym.label),
+            "synonym": synonym.text,
+            "words": list(words),
+        }
+        for number, (words, synonym) in enumerate(
+            sorted(owners.items(), key=lambda owned: owned[1].line)
+        )
+    ]
     return pa.Table.from_pylist(rows, schema=FORMS_SCHEMA)

@@ -1,0 +1,83 @@
+"""Which captions are trained on: labelled, each once, a few per image; and the class templates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+import sql
+from tasks.vocabulary import Vocabulary
+
+CODE: Final = ("tasks/selection.py", "sql/training/captions.sql", "sql/training/counts.sql")
+
+
+def training_captions(
+    corpus: Sequence[Path], labels: Sequence[Path], *, per_image: int | None, seed: int
+) -> tuple[pa.Table, dict[str, int]]:
+    """Choose the captions to train on and say where the others went.
+
+    Args:
+        corpus: corpus Parquet files.
+        labels: the label Parquet file of each corpus file, in the same order.
+        per_image: captions kept per image, or None for all.
+        seed: decides which ones.
+
+    Returns:
+        A table (caption_id, text, classes), in corpus order, and counts that add up:
+        read = duplicate + not_chosen + without_class + selected.
+
+    """
+    with duckdb.connect() as connection:
+        connection.execute("set memory_limit = '2GB'")
+        for name, files in (("corpus", corpus), ("labels", labels)):
+            paths = [str(path) for path in files]
+            options = {"filename": True, "file_row_number": True}
+            connection.read_parquet(paths, **options).create_view(name)
+            listing = "files" if name == "corpus" else "label_files"
+            index = pa.table({"filename": paths, "file_index": range(len(paths))})
+            connection.register(listing, index)
+        choice = {"per_image": per_image}
+        selected = connection.execute(
+            sql.query("training/captions"), choice | {"seed": str(seed)}
+        ).to_arrow_table()
+        row = connection.execute(sql.query("training/counts"), choice).fetchone()
+    if row is None:
+        raise RuntimeError("sql/training/counts.sql gave no row")
+    read, duplicate, not_chosen = row
+    counts = {
+        "captions/read": read,
+        "captions/duplicate": duplicate,
+        "captions/not_chosen": not_chosen,
+        "captions/without_class": read - duplicate - not_chosen - selected.num_rows,
+        "captions/selected": selected.num_rows,
+    }
+    return selected, counts
+
+
+def class_templates(vocabulary: Vocabulary, templates: Sequence[str]) -> pa.Table:
+    """Template captions of every class, labelled with that class alone (TaI-DPT's extra captions).
+
+    Args:
+        vocabulary: its prompt names go into the templates' `{}`.
+        templates: sentences with one `{}`.
+
+    Returns:
+        A table (caption_id, text, classes) of classes x templates rows.
+
+    """
+    names = zip(vocabulary.classes, vocabulary.prompt_names, strict=True)
+    rows = [
+        {
+            "caption_id": f"template/{label}/{number}",
+            "text": template.replace("{}", name),
+            "classes": [label],
+        }
+        for label, name in names
+        for number, template in enumerate(templates, start=1)
+    ]
+    schema = pa.schema(
+        {"caption_id": pa.string(), "text": pa.string(), "classes": pa.list_(pa.string())}
+    )
+    return pa.Table.from_pylist(rows, schema=schema)
