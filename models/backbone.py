@@ -1,0 +1,225 @@
+"""One interface to the frozen CLIP models of open_clip: ResNet and ViT image towers, causal text."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+Tokenizer = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What one pass of the image tower gives; not normalised."""
+
+    pooled: Tensor
+    """[B, d] the tower's own output (`encode_image`): zero-shot CLIP's global feature."""
+    pooled_plain: Tensor
+    """[B, d] the attention pool without its positional embedding: TaI-DPT's global feature.
+
+    The same as `pooled` for a ViT, which has no such pool.
+    """
+    dense: Tensor
+    """[B, N, d] the feature of every position, in the joint space."""
+
+
+class Backbone(nn.Module):
+    """A frozen CLIP: token features of texts, global and dense features of images.
+
+    Raises:
+        ValueError: a tower is not of a kind that prompts can be tuned on.
+
+    """
+
+    def __init__(self, clip: nn.Module, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        _check_text_tower(clip)
+        _check_image_tower(clip.visual)
+        self.clip = clip.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+
+    @property
+    def width(self) -> int:
+        """Width w of the text tower."""
+        return int(self.clip.ln_final.normalized_shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Width d of the joint space."""
+        return self.width if self.projection is None else int(self.projection.shape[1])
+
+    @property
+    def context_length(self) -> int:
+        """Positions of the text tower, 77 in CLIP."""
+        return int(self.clip.context_length)
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on zero-shot cosines, 100 in CLIP."""
+        return float(self.clip.logit_scale.exp())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.clip.ln_final.weight.device
+
+    @property
+    def projection(self) -> Tensor | None:
+        """[w, d] matrix from hidden states to the joint space, None where they are the same."""
+        projection = self.clip.text_projection
+        return projection.weight.T if isinstance(projection, nn.Linear) else projection
+
+    @property
+    def blocks(self) -> list[ResidualAttentionBlock]:
+        """The text tower's layers."""
+        return list(self.clip.transformer.resblocks)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """[B, context_length] int64 token ids, 0 after EOT; longer texts are cut, EOT is kept."""
+        return self._tokenizer(list(texts))
+
+    def lengths(self, tokens: Tensor) -> Tensor:
+        """[B] number of positions up to and with EOT, the highest token id."""
+        return tokens.argmax(dim=-1) + 1
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """[..., w] token embeddings, without positions."""
+        embedded: Tensor = self.clip.token_embedding(tokens)
+        return embedded
+
+    def positions(self, start: int, stop: int) -> Tensor:
+        """[stop - start, w] positional embeddings."""
+        embedding: Tensor = self.clip.positional_embedding
+        return embedding[start:stop]
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        """Hidden states [B, L, w] of token ids [B, L], after the last layer norm.
+
+        The tower is causal, so columns after the longest EOT may be cut without any effect.
+        """
+        return self.encode_embeddings(self.embed(tokens))
+
+    def encode_embeddings(self, embeddings: Tensor) -> Tensor:
+        """`encode_text` from token embeddings [B, L, w], differentiable in them."""
+        length = embeddings.shape[1]
+        mask = self.clip.attn_mask[:length, :length]
+        hidden = self.clip.transformer(embeddings + self.positions(0, length), attn_mask=mask)
+        normalised: Tensor = self.clip.ln_final(hidden)
+        return normalised
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Last layer norm and projection of raw hidden states: [..., w] -> [..., d]."""
+        return self.project(self.clip.ln_final(hidden))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Hidden states [..., w] in the joint space [..., d]; a Linear's bias is refused."""
+        return hidden if self.projection is None else hidden @ self.projection
+
+    def encode_images(self, images: Tensor) -> ImageFeatures:
+        """Global and dense features of images [B, 3, R, R], in one pass of the tower."""
+        tower = self.clip.visual
+        if isinstance(tower, ModifiedResNet):
+            return _resnet_features(tower, images)
+        return _vit_features(tower, images)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Multi-head attention of [B, Q, w] over [B, K, w] without mask, before the output projection."""
+    split = (
+        x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2) for x in (query, key, value)
+    )
+    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+def _resnet_features(tower: ModifiedResNet, images: Tensor) -> ImageFeatures:
+    """Features of a ResNet with attention pool (METHODS 1: v and c projections at each position)."""
+    feature_map = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
+    pool: AttentionPool2d = tower.attnpool
+    cells = feature_map.flatten(2).transpose(1, 2)
+    cells = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
+    key, value = pool.k_proj(cells), pool.v_proj(cells)
+    query = pool.q_proj(cells[:, :1])
+    # projections are linear, so the positional embedding is projected once and added after
+    position = _resized(pool.positional_embedding, feature_map.shape[-2:])
+    q_shift, k_shift, v_shift = (
+        F.linear(part, layer.weight)
+        for part, layer in (
+            (position[:1], pool.q_proj),
+            (position, pool.k_proj),
+            (position, pool.v_proj),
+        )
+    )
+    heads = pool.num_heads
+    pooled = attend(query + q_shift, key + k_shift, value + v_shift, heads)[:, 0]
+    plain = attend(query, key, value, heads)[:, 0]
+    return ImageFeatures(pool.c_proj(pooled), pool.c_proj(plain), pool.c_proj(value[:, 1:]))
+
+
+def _resized(position: Tensor, grid: torch.Size) -> Tensor:
+    """The pool's positional embedding [1 + n*n, c] on another grid, by bicubic interpolation."""
+    side = round((len(position) - 1) ** 0.5)
+    if (side, side) == tuple(grid):
+        return position
+    square = position[1:].T.reshape(1, -1, side, side)
+    cells = F.interpolate(square, size=tuple(grid), mode="bicubic", align_corners=False)
+    return torch.cat([position[:1], cells.flatten(2)[0].T])
+
+
+def _vit_features(tower: VisionTransformer, images: Tensor) -> ImageFeatures:
+    """Features of a ViT; in the last layer a dense position attends to itself alone."""
+    hidden = tower._embeds(images)
+    *before, last = tower.transformer.resblocks
+    for block in before:
+        hidden = block(hidden)
+    patches = hidden[:, 1:]
+    attention = last.attn
+    width = attention.embed_dim
+    value = F.linear(
+        last.ln_1(patches), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
+    )
+    patches = patches + last.ls_1(attention.out_proj(value))
+    patches = patches + last.ls_2(last.mlp(last.ln_2(patches)))
+    features = tower.ln_post(torch.cat([last(hidden)[:, :1], patches], dim=1))
+    if tower.proj is not None:
+        features = features @ tower.proj
+    return ImageFeatures(features[:, 0], features[:, 0], features[:, 1:])
+
+
+def _check_text_tower(clip: nn.Module) -> None:
+    names = ("transformer", "token_embedding", "positional_embedding", "ln_final", "attn_mask")
+    if not all(hasattr(clip, name) for name in names):
+        raise ValueError(f"{type(clip).__name__}: expected open_clip's CLIP with its own text tower")
+    mask = clip.attn_mask
+    length = clip.context_length
+    causal = torch.full((length, length), float("-inf")).triu(1)
+    if mask is None or mask.shape != causal.shape or not torch.equal(mask.cpu().float(), causal):
+        raise ValueError("the text tower has no causal mask; expected one, as in CLIP")
+    if clip.text_pool_type != "argmax":
+        raise ValueError(
+            f"the text tower pools by {clip.text_pool_type!r}; expected 'argmax', CLIP's EOT token"
+        )
+    if not all(type(block) is ResidualAttentionBlock for block in clip.transformer.resblocks):
+        raise ValueError("the text tower's layers are not open_clip's ResidualAttentionBlock")
+    if isinstance(clip.text_projection, nn.Linear) and clip.text_projection.bias is not None:
+        raise ValueError("the text projection has a bias; expected a matrix, as in CLIP")
+
+
+def _check_image_tower(tower: nn.Module) -> None:
+    if isinstance(tower, ModifiedResNet):
+        return
+    is_plain_vit = (
+        isinstance(tower, VisionTransformer)
+        and tower.attn_pool is None
+        and tower.pool_type == "tok"
+        and not tower.final_ln_after_pool
+        and all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks)
+    )
+    if not is_plain_vit:
+        raise ValueError(
+            f"image tower {type(tower).__name__}: expected CLIP's ModifiedResNet, or a "
+            "VisionTransformer that pools by its class token"
+        )
