@@ -1,13 +1,14 @@
-"""One interface to the frozen CLIP models of open_clip: ResNet and ViT image towers, causal text."""
+"""One interface to open_clip's frozen CLIPs: ResNet and ViT image towers, causal text towers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -39,7 +40,8 @@ class Backbone(nn.Module):
         super().__init__()
         _check_text_tower(clip)
         _check_image_tower(clip.visual)
-        self.clip = clip.eval().requires_grad_(False)
+        # Any: open_clip's towers are duck-typed attributes
+        self.clip: Any = clip.eval().requires_grad_(False)
         self._tokenizer = tokenizer
 
     @property
@@ -65,13 +67,17 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.clip.ln_final.weight.device
+        device: torch.device = self.clip.ln_final.weight.device
+        return device
 
     @property
     def projection(self) -> Tensor | None:
         """[w, d] matrix from hidden states to the joint space, None where they are the same."""
         projection = self.clip.text_projection
-        return projection.weight.T if isinstance(projection, nn.Linear) else projection
+        matrix: Tensor | None = (
+            projection.weight.T if isinstance(projection, nn.Linear) else projection
+        )
+        return matrix
 
     @property
     def blocks(self) -> list[ResidualAttentionBlock]:
@@ -128,7 +134,7 @@ class Backbone(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Multi-head attention of [B, Q, w] over [B, K, w] without mask, before the output projection."""
+    """Multi-head attention of [B, Q, w] over [B, K, w], before the output projection."""
     split = (
         x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2) for x in (query, key, value)
     )
@@ -136,7 +142,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 def _resnet_features(tower: ModifiedResNet, images: Tensor) -> ImageFeatures:
-    """Features of a ResNet with attention pool (METHODS 1: v and c projections at each position)."""
+    """Features of a ResNet with attention pool (METHODS 1: value, then output projection)"""
     feature_map = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
     pool: AttentionPool2d = tower.attnpool
     cells = feature_map.flatten(2).transpose(1, 2)
@@ -179,7 +185,9 @@ def _vit_features(tower: VisionTransformer, images: Tensor) -> ImageFeatures:
     attention = last.attn
     width = attention.embed_dim
     value = F.linear(
-        last.ln_1(patches), attention.in_proj_weight[2 * width :], attention.in_proj_bias[2 * width :]
+        last.ln_1(patches),
+        attention.in_proj_weight[2 * width :],
+        attention.in_proj_bias[2 * width :],
     )
     patches = patches + last.ls_1(attention.out_proj(value))
     patches = patches + last.ls_2(last.mlp(last.ln_2(patches)))
@@ -189,10 +197,12 @@ def _vit_features(tower: VisionTransformer, images: Tensor) -> ImageFeatures:
     return ImageFeatures(features[:, 0], features[:, 0], features[:, 1:])
 
 
-def _check_text_tower(clip: nn.Module) -> None:
+def _check_text_tower(clip: Any) -> None:
     names = ("transformer", "token_embedding", "positional_embedding", "ln_final", "attn_mask")
     if not all(hasattr(clip, name) for name in names):
-        raise ValueError(f"{type(clip).__name__}: expected open_clip's CLIP with its own text tower")
+        raise ValueError(
+            f"{type(clip).__name__}: expected open_clip's CLIP with its own text tower"
+        )
     mask = clip.attn_mask
     length = clip.context_length
     causal = torch.full((length, length), float("-inf")).triu(1)
@@ -208,7 +218,7 @@ def _check_text_tower(clip: nn.Module) -> None:
         raise ValueError("the text projection has a bias; expected a matrix, as in CLIP")
 
 
-def _check_image_tower(tower: nn.Module) -> None:
+def _check_image_tower(tower: Any) -> None:
     if isinstance(tower, ModifiedResNet):
         return
     is_plain_vit = (

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from models.backbone import Backbone
 
@@ -57,7 +57,7 @@ class PromptLearner(nn.Module):
             if contexts + length > backbone.context_length:
                 raise ValueError(
                     f"class {name!r}: its prompt takes {contexts + length} tokens, more than the "
-                    f"text tower's {backbone.context_length}; shorten the name or use fewer contexts"
+                    f"text tower's {backbone.context_length}; shorten it or use fewer contexts"
                 )
         suffix = tokens[:, 1 : int(lengths.max())].to(backbone.device)
         self._last = (lengths - 2).to(backbone.device)
@@ -95,7 +95,7 @@ class PromptLearner(nn.Module):
         hidden = self.backbone.encode_embeddings(parts.gather(2, order).flatten(0, 1))
         ends = (self._last + 1 + context.shape[2]).repeat(sets)
         at_end = hidden[torch.arange(len(hidden), device=hidden.device), ends]
-        return self.backbone.project(at_end).unflatten(0, (sets, classes))
+        return self.backbone.project(at_end).view(sets, classes, -1)
 
     def _from_shared_prefix(self) -> Tensor:
         """SOS and contexts once per set; the suffixes of all classes attend to them."""
@@ -114,7 +114,7 @@ class PromptLearner(nn.Module):
 def class_embeddings(
     backbone: Backbone, names: Sequence[str], templates: Sequence[Callable[[str], str]]
 ) -> Tensor:
-    """Zero-shot CLIP's classifier [C, d]: the normalised mean of each class's template embeddings."""
+    """Zero-shot CLIP's classifier [C, d]: normalised mean of the templates' embeddings."""
     means = []
     for name in names:
         tokens = backbone.tokenize([template(name) for template in templates]).to(backbone.device)
@@ -151,7 +151,7 @@ def _block_with_prefix(
     attended = F.scaled_dot_product_attention(p_query, p_key, p_value, is_causal=True)
     prefix = _residual(block, prefix, attended.transpose(-3, -2).flatten(-2))
 
-    sets, classes, _, length, size = query.shape
+    _, classes, _, length, size = query.shape
     # scores over the prefix are one matrix product for all classes: nothing is copied per class
     flat = query.transpose(1, 2).flatten(2, 3)
     over_prefix = (flat @ p_key.transpose(-1, -2)).unflatten(2, (classes, length)).transpose(1, 2)

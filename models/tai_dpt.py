@@ -30,7 +30,12 @@ class TaIDPT(nn.Module):
     """The training objective: the ranking loss of both branches on a batch of captions."""
 
     def __init__(
-        self, learner: PromptLearner, *, tokens_are_projected: bool, kappa: float, margin: float,
+        self,
+        learner: PromptLearner,
+        *,
+        tokens_are_projected: bool,
+        kappa: float,
+        margin: float,
         scale: float,
     ) -> None:
         super().__init__()
@@ -53,7 +58,9 @@ class TaIDPT(nn.Module):
         )
 
 
-def image_scores(global_: Tensor, dense: Tensor, prompts: Tensor, kappa: float) -> dict[str, Tensor]:
+def image_scores(
+    global_: Tensor, dense: Tensor, prompts: Tensor, kappa: float
+) -> dict[str, Tensor]:
     """Scores [B, C] of images by branch, from features [B, d], [B, N, d] and prompts [2, C, d]."""
     of_global = global_scores(global_, prompts[0])
     of_local = local_scores(dense, prompts[1], kappa)

@@ -143,9 +143,7 @@ def _write_shard(
 
 
 def _fixed(matrix: torch.Tensor) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(matrix.numpy().reshape(-1)), matrix.shape[-1]
-    )
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.numpy().reshape(-1)), matrix.shape[-1])
 
 
 @dataclass(frozen=True)

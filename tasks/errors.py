@@ -1,4 +1,4 @@
-"""The one exception that users see: a sentence that names the file, line or field, and what to do."""
+"""The one exception that users see: a sentence with the file, line or field, and what to do."""
 
 
 class InputError(ValueError):

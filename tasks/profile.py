@@ -1,4 +1,4 @@
-"""Profiles: the named, typed settings of a run; each is a TOML file in `tasks/profiles/` or a user's own."""
+"""Profiles: the named, typed settings of a run, as TOML files (`tasks/profiles/` or one's own)."""
 
 import difflib
 import json

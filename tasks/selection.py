@@ -33,13 +33,13 @@ def training_captions(
         connection.execute("set memory_limit = '2GB'")
         for name, files in (("corpus", corpus), ("labels", labels)):
             paths = [str(path) for path in files]
-            options = {"filename": True, "file_row_number": True}
-            connection.read_parquet(paths, **options).create_view(name)
+            relation = connection.read_parquet(paths, filename=True, file_row_number=True)
+            relation.create_view(name)
             listing = "files" if name == "corpus" else "label_files"
             index = pa.table({"filename": paths, "file_index": range(len(paths))})
             connection.register(listing, index)
         choice = {"per_image": per_image}
-        selected = connection.execute(
+        selected: pa.Table = connection.execute(
             sql.query("training/captions"), choice | {"seed": str(seed)}
         ).to_arrow_table()
         row = connection.execute(sql.query("training/counts"), choice).fetchone()

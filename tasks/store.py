@@ -1,4 +1,4 @@
-"""Content-addressed stages: each output is an immutable folder, written beside its place and renamed.
+"""Content-addressed stages: each output is an immutable folder, written beside and renamed.
 
     <home>/<stage>/<key>/manifest.json   inputs' digests, parameters, code, counts, outputs' digests
     <home>/<stage>/<key>/…               the stage's files
@@ -182,7 +182,9 @@ def _open(folder: Path) -> Stage:
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for name in manifest["outputs"]:
         if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: gone from a finished stage; delete {folder} and rerun")
+            raise InputError(
+                f"{folder / name}: gone from a finished stage; delete {folder} and rerun"
+            )
     return Stage(folder, manifest, fresh=False)
 
 

@@ -1,0 +1,26 @@
+"""Small random CLIPs of open_clip's own classes, in float64 so that roads can be compared."""
+
+import open_clip
+import pytest
+import torch
+from open_clip.model import CLIP
+
+from models.backbone import Backbone
+
+TEXT = {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2}
+VISION = {
+    "resnet": {"image_size": 64, "layers": (1, 1, 1, 1), "width": 8, "patch_size": None},
+    "vit": {"image_size": 64, "layers": 2, "width": 64, "head_width": 16, "patch_size": 16},
+}
+
+
+@pytest.fixture(params=["resnet", "vit"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return small_backbone(request.param)
+
+
+def small_backbone(kind: str = "vit") -> Backbone:
+    torch.manual_seed(0)
+    clip = CLIP(embed_dim=48, vision_cfg=VISION[kind], text_cfg=TEXT, quick_gelu=True).double()
+    tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
+    return Backbone(clip, tokenizer)

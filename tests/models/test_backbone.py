@@ -1,0 +1,81 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.backbone import Backbone
+
+TEXTS = ["a dog", "two people ride their bikes along the river", ""]
+
+
+def images(count: int = 3) -> torch.Tensor:
+    return torch.randn(count, 3, 64, 64, dtype=torch.float64, generator=torch.manual_seed(1))
+
+
+def test_pooled_is_the_towers_own_output(backbone: Backbone) -> None:
+    features = backbone.encode_images(images())
+    torch.testing.assert_close(features.pooled, backbone.clip.encode_image(images()))
+
+
+def test_text_features_are_the_towers_own(backbone: Backbone) -> None:
+    tokens = backbone.tokenize(TEXTS)
+    hidden = backbone.encode_text(tokens)
+    at_end = backbone.project(hidden)[torch.arange(3), backbone.lengths(tokens) - 1]
+    torch.testing.assert_close(at_end, backbone.clip.encode_text(tokens))
+
+
+def test_padding_may_be_cut(backbone: Backbone) -> None:
+    tokens = backbone.tokenize(TEXTS)
+    longest = int(backbone.lengths(tokens).max())
+    assert longest < tokens.shape[1]
+    cut = backbone.encode_text(tokens[:, :longest])
+    torch.testing.assert_close(cut, backbone.encode_text(tokens)[:, :longest])
+
+
+@pytest.mark.parametrize("backbone", ["resnet"], indirect=True)
+def test_plain_pool_is_the_pool_without_positions(backbone: Backbone) -> None:
+    plain = backbone.encode_images(images()).pooled_plain
+    backbone.clip.visual.attnpool.positional_embedding.data.zero_()
+    torch.testing.assert_close(plain, backbone.clip.encode_image(images()))
+
+
+@pytest.mark.parametrize("backbone", ["resnet"], indirect=True)
+def test_dense_is_value_then_output_projection_of_each_cell(backbone: Backbone) -> None:
+    tower = backbone.clip.visual
+    grid = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images())))))
+    pool, dense = tower.attnpool, backbone.encode_images(images()).dense
+    assert dense.shape == (3, 4, 48)
+    for row in range(2):
+        for column in range(2):
+            cell = pool.c_proj(pool.v_proj(grid[1, :, row, column]))
+            torch.testing.assert_close(dense[1, 2 * row + column], cell)
+
+
+@pytest.mark.parametrize("backbone", ["vit"], indirect=True)
+def test_dense_of_a_vit_attends_to_itself_alone(backbone: Backbone) -> None:
+    tower = backbone.clip.visual
+    hidden = tower._embeds(images())
+    *before, last = tower.transformer.resblocks
+    for block in before:
+        hidden = block(hidden)
+    # the library's own attention, under a mask that leaves each position only itself
+    alone = torch.full((17, 17), float("-inf"), dtype=torch.float64).fill_diagonal_(0)
+    expected = tower.ln_post(last(hidden, attn_mask=alone))[:, 1:] @ tower.proj
+    torch.testing.assert_close(backbone.encode_images(images()).dense, expected)
+
+
+@pytest.mark.parametrize("backbone", ["resnet"], indirect=True)
+def test_another_resolution_keeps_its_grid(backbone: Backbone) -> None:
+    larger = F.interpolate(images(), size=96)
+    assert backbone.encode_images(larger).dense.shape == (3, 9, 48)
+
+
+def test_a_tower_without_causal_mask_is_refused(backbone: Backbone) -> None:
+    backbone.clip.attn_mask = None
+    with pytest.raises(ValueError, match="no causal mask"):
+        Backbone(backbone.clip, backbone.tokenize)
+
+
+def test_a_tower_that_pools_elsewhere_is_refused(backbone: Backbone) -> None:
+    backbone.clip.text_pool_type = "last"
+    with pytest.raises(ValueError, match="'last'"):
+        Backbone(backbone.clip, backbone.tokenize)
