@@ -142,7 +142,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 
 def _resnet_features(tower: ModifiedResNet, images: Tensor) -> ImageFeatures:
-    """Features of a ResNet with attention pool (METHODS 1: value, then output projection)"""
+    """Features of a ResNet with attention pool (METHODS 1: value, then output projection)."""
     feature_map = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
     pool: AttentionPool2d = tower.attnpool
     cells = feature_map.flatten(2).transpose(1, 2)

@@ -1,0 +1,11 @@
+-- rejects: one row per record that is no caption, in file order, with the reason and how it began.
+select
+    $source as source,
+    $split as split,
+    $file as file,
+    position,
+    reason,
+    raw
+from classified
+where reason is not null
+order by position

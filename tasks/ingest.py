@@ -1,0 +1,193 @@
+"""Ingest stage: one caption file to corpus.parquet and rejects.parquet; read = kept + rejected."""
+
+import glob
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import sql
+from tasks.errors import InputError
+from tasks.readers import Columns, Image, Record, read_coco, read_narratives, read_table
+
+LOG = logging.getLogger("tai")
+Form = Literal["coco", "narratives", "table"]
+CORPUS: Final = "corpus.parquet"
+REJECTS: Final = "rejects.parquet"
+LONGEST_CAPTION: Final = 10_000
+RECORDS_PER_BATCH: Final = 50_000
+CHECKS: Final = ("captions_once", "texts_present", "all_accounted")
+CODE: Final = (
+    "tasks/ingest.py",
+    "tasks/readers.py",
+    *(f"sql/corpus/{name}.sql" for name in ("classified", "corpus", "rejects")),
+    *(f"sql/corpus/checks/{name}.sql" for name in CHECKS),
+)
+RECORDS: Final = pa.schema(
+    {
+        "position": pa.int64(),
+        "raw": pa.string(),
+        "native_id": pa.string(),
+        "image_id": pa.string(),
+        "text": pa.string(),
+        "problem": pa.string(),
+    }
+)
+IMAGES: Final = pa.schema({"image_id": pa.string()})
+
+
+def find_files(source: str, pattern: Path) -> list[Path]:
+    """Files that a path or glob pattern names, sorted; InputError if there is none."""
+    found = sorted(Path(name) for name in glob.glob(str(pattern)))  # noqa: PTH207
+    files = [path for path in found if path.is_file()]
+    if not files:
+        raise InputError(f"source '{source}': no file {pattern}; give its path, or set `data`")
+    return files
+
+
+def split_of(path: Path) -> str:
+    """Split that a file's name tells: captions_train2014.json is train2014."""
+    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+    stem = stem.removeprefix("captions_").removeprefix("open_images_").removesuffix("_captions")
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.") or "all"
+
+
+def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  # noqa: B008
+    """Read a caption file through, so that a missing or cut one stops a run before work starts.
+
+    Raises:
+        InputError: a sentence with the file, the place, and what was expected.
+
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: empty file; expected captions ({form})")
+        # a bad record is rejected later; only a file that cannot be read through stops the run
+        records = sum(1 for _ in _read(path, form, columns))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    LOG.info("check: %s is whole, %s records", path.name, f"{records:,}")
+
+
+def ingest_file(
+    path: Path,
+    form: Form,
+    source: str,
+    split: str,
+    out: Path,
+    *,
+    columns: Columns = Columns(),  # noqa: B008
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, int]:
+    """Write the captions of `path` to out/corpus.parquet and the rest to out/rejects.parquet.
+
+    A caption is kept as written, but for its ends' white space and its line breaks and tabs, which
+    become one space. Its id is `{source}/{split}/{native id}`; the native id of a table without id
+    column is the start of the SHA-256 of image id and text.
+
+    Args:
+        path: the caption file.
+        form: its format.
+        source: name of its origin.
+        split: name of its part.
+        out: an existing folder.
+        columns: a table's columns.
+        progress: called with the number of records read since the last call.
+
+    Returns:
+        Counts captions/read, captions/kept, captions/rejected.
+
+    Raises:
+        InputError: the file as a whole cannot be read.
+        RuntimeError: a data test of sql/corpus/checks found a row that must not be.
+
+    """
+    spool = {name: out / f".{name}.parquet" for name in ("records", "images")}
+    _spool(_read(path, form, columns), spool, progress)
+    named = {"source": source, "split": split}
+    with duckdb.connect() as connection:
+        connection.execute("set memory_limit = '1GB'")
+        connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
+        for name, file in spool.items():
+            connection.read_parquet(str(file)).create_view(name)
+        rules: Mapping[str, Any] = {
+            "longest": LONGEST_CAPTION,
+            "takes_any_image": form != "coco",
+            "numbers_repeats": form == "narratives",
+        }
+        connection.execute(sql.query("corpus/classified"), {**named, **rules})
+        for check in CHECKS:
+            bad = connection.execute(sql.query(f"corpus/checks/{check}")).fetchone()
+            if bad is not None:
+                raise RuntimeError(f"sql/corpus/checks/{check}.sql: must give no row, gave {bad}")
+        kept, rejected = (
+            _write(connection, query, named | {"file": path.name}, out / file)
+            for query, file in (("corpus/corpus", CORPUS), ("corpus/rejects", REJECTS))
+        )
+    for file in spool.values():
+        file.unlink()
+    counts = {
+        "captions/read": kept + rejected,
+        "captions/kept": kept,
+        "captions/rejected": rejected,
+    }
+    if rejected:
+        LOG.warning("ingest: %s: %s records rejected, see %s", path.name, f"{rejected:,}", REJECTS)
+    return counts
+
+
+def _read(path: Path, form: Form, columns: Columns) -> Iterator[Record | Image]:
+    if form == "coco":
+        return read_coco(path)
+    if form == "narratives":
+        return read_narratives(path)
+    return read_table(path, columns)
+
+
+def _spool(
+    found: Iterator[Record | Image],
+    files: Mapping[str, Path],
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Write records and images to Parquet in batches, so that memory stays bounded."""
+    with (
+        pq.ParquetWriter(files["records"], RECORDS, compression="zstd") as records,
+        pq.ParquetWriter(files["images"], IMAGES, compression="zstd") as images,
+    ):
+        batch: list[dict[str, Any]] = []
+        ids: list[str] = []
+
+        def flush() -> None:
+            records.write_table(pa.Table.from_pylist(batch, schema=RECORDS))
+            images.write_table(pa.table({"image_id": pa.array(ids, pa.string())}))
+            if progress:
+                progress(len(batch))
+            batch.clear()
+            ids.clear()
+
+        for item in found:
+            if isinstance(item, Image):
+                ids.append(item.image_id)
+            else:
+                batch.append(vars(item))
+            if len(batch) + len(ids) >= RECORDS_PER_BATCH:
+                flush()
+        flush()
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, str], out: Path
+) -> int:
+    found = connection.execute(sql.query(query), dict(values))
+    reader: pa.RecordBatchReader = found.to_arrow_reader(RECORDS_PER_BATCH)
+    rows = 0
+    with pq.ParquetWriter(out, reader.schema, compression="zstd") as sink:
+        for batch in reader:
+            sink.write_batch(batch)
+            rows += len(batch)
+    return rows
