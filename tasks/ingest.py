@@ -183,7 +183,7 @@ def _spool(
 def _write(
     connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, str], out: Path
 ) -> int:
-    found = connection.execute(sql.query(query), dict(values))
+    found = connection.sql(sql.query(query), params=dict(values))
     reader: pa.RecordBatchReader = found.to_arrow_reader(RECORDS_PER_BATCH)
     rows = 0
     with pq.ParquetWriter(out, reader.schema, compression="zstd") as sink:

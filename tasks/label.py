@@ -89,18 +89,26 @@ def _label_batch(connection: duckdb.DuckDBPyConnection, captions: pa.Table) -> p
         bad = connection.execute(sql.query(f"labels/checks/{check}")).fetchone()
         if bad is not None:
             raise RuntimeError(f"sql/labels/checks/{check}.sql: must give no row, gave {bad}")
-    found = connection.execute("select caption_id, classes, spans from labels order by row")
+    found = connection.sql("select caption_id, classes, spans from labels order by row")
     table: pa.Table = found.to_arrow_table()
     connection.unregister("captions")
     return table.cast(SCHEMA)
 
 
 def _wide(vocabulary: Vocabulary) -> pa.Table:
-    """The vocabulary's forms with a column per word, as sql/labels/matches.sql compares them."""
+    """The vocabulary's forms with a column per word, and the word by which they are looked up."""
     forms = vocabulary.forms
     words = forms["words"].to_pylist()
+    # the longest word is the rarest, so the fewest tokens are looked at in vain
+    anchors = [max(range(len(form)), key=lambda at: len(form[at])) for form in words]
+    columns = {
+        "length": pa.array([len(form) for form in words], pa.int32()),
+        "anchor": pa.array([form[at] for form, at in zip(words, anchors, strict=True)]),
+        "anchor_at": pa.array([at + 1 for at in anchors], pa.int32()),
+    }
     for place in range(MAX_TOKENS):
         column = [form[place] if place < len(form) else None for form in words]
-        forms = forms.append_column(f"word_{place + 1}", pa.array(column, pa.string()))
-    lengths = pa.array([len(form) for form in words], pa.int32())
-    return forms.append_column("length", lengths)
+        columns[f"word_{place + 1}"] = pa.array(column, pa.string())
+    for name, column in columns.items():
+        forms = forms.append_column(name, column)
+    return forms

@@ -39,8 +39,8 @@ def training_captions(
             index = pa.table({"filename": paths, "file_index": range(len(paths))})
             connection.register(listing, index)
         choice = {"per_image": per_image}
-        selected: pa.Table = connection.execute(
-            sql.query("training/captions"), choice | {"seed": str(seed)}
+        selected: pa.Table = connection.sql(
+            sql.query("training/captions"), params=choice | {"seed": str(seed)}
         ).to_arrow_table()
         row = connection.execute(sql.query("training/counts"), choice).fetchone()
     if row is None:

@@ -10,7 +10,3 @@ create or replace temp macro pieces(caption) as regexp_extract_all(
     lower(caption),
     '[\s\pZ\-‐‑''’‘`"“”_]*(?:[\pL\pM\pN]+|[^\pL\pM\pN\s\pZ\-‐‑''’‘`"“”_]+)'
 );
-
--- Whether a caption's token is the one that a form asks for; * asks for any word.
-create or replace temp macro fits(token, asked) as
-    token = asked or (asked = '*' and regexp_matches(token, '^[\pL\pM\pN]'));
