@@ -1,1 +1,6 @@
-"""The order of the stages, one module per deployment; nothing else."""
+"""One module per deployment: the order of stages, nothing else."""
+
+import os
+
+# read when Prefect is imported: our log lines go where Prefect's go
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "tai")

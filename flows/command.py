@@ -1,0 +1,41 @@
+"""The command line that all flows share: a profile, changes to it, one sentence per error."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tasks.errors import InputError
+from tasks.profile import parse_setting, profile_names
+
+
+def parse(module: str, description: str) -> argparse.Namespace:
+    """Arguments of `python -m <module>`."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument(
+        "--profile",
+        default="demo",
+        help=f"{', '.join(profile_names())}, or a .toml file of your own (default: demo)",
+    )
+    parser.add_argument("--data", help="folder that the profile's paths are relative to")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change one setting, for example train.epochs=1 (may be repeated)",
+    )
+    return parser.parse_args()
+
+
+def run_command(flow: Callable[..., Any], arguments: argparse.Namespace) -> Any:
+    """Run a flow in this process; an InputError is one sentence and exit status 2."""
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    try:
+        settings = dict(parse_setting(text) for text in arguments.set)
+        if arguments.data:
+            settings["data"] = arguments.data
+        return flow(profile=arguments.profile, settings=settings)
+    except InputError as error:
+        sys.exit(f"error: {error}")

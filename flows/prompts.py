@@ -1,0 +1,58 @@
+"""The flow `prompts`: train prompts on labelled captions, evaluate them on images."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks import stages, track
+from tasks.profile import load_profile
+from tasks.store import find_stage
+from tasks.vocabulary import load_vocabulary
+
+
+@flow(name="prompts", persist_result=True, result_serializer="json")
+def prompts(
+    profile: dict[str, Any], corpora: list[str], labels: list[str], mlflow_run: str
+) -> dict[str, str]:
+    """Encode captions, train, encode images, evaluate.
+
+    Args:
+        profile: a whole profile.
+        corpora: keys of finished ingest stages.
+        labels: keys of their label stages, in the same order.
+        mlflow_run: id of the run under which each method's is nested.
+
+    Returns:
+        The key of each method's evaluate stage.
+
+    """
+    chosen = load_profile(profile)
+    vocabulary = load_vocabulary(stages.vocabulary_path(chosen))
+    images = stages.encode_images(chosen)
+    evaluations = {}
+    for method in chosen.methods:
+        with track.run(method, mlflow_run) as run:
+            run.parameters(chosen.flat() | {"method": method})
+            run.dataset(chosen.images.name, images, "evaluation")
+            trained = None
+            if method == "tai-dpt":
+                features = stages.encode_captions(
+                    chosen,
+                    vocabulary,
+                    [find_stage("ingest", key) for key in corpora],
+                    [find_stage("label", key) for key in labels],
+                )
+                run.dataset("captions", features, "training")
+                trained = stages.train_prompts(
+                    chosen,
+                    vocabulary,
+                    features,
+                    lambda epoch, figures, run=run: run.metrics(figures, epoch),
+                )
+                for name in ("prompts.safetensors", "card.json"):
+                    run.artifact(trained.file(name), "prompts")
+            evaluation = stages.evaluate(chosen, vocabulary, method, images, trained)
+            run.metrics(evaluation.figures)
+            run.artifact(evaluation.file("ap.csv"))
+            evaluations[method] = evaluation.folder.name
+    return evaluations

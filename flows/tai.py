@@ -1,0 +1,116 @@
+"""The flow `tai`: captions in, mAP out."""
+
+import logging
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.deployments import run_deployment
+
+from flows.command import parse, run_command
+from flows.corpus import captions
+from flows.prompts import prompts
+from tasks import stages, track
+from tasks.profile import Profile, load_profile
+from tasks.store import Stage, find_stage, home
+
+LOG = logging.getLogger("tai")
+
+
+@flow(name="tai")
+def tai(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Ingest captions, label them by a vocabulary, train prompts, evaluate them on images.
+
+    Args:
+        profile: name or TOML file.
+        settings: changes by dotted name, for example {"train.epochs": 1}.
+
+    Returns:
+        One row per method: mAP in percent by branch.
+
+    """
+    chosen = load_profile(profile, settings)
+    vocabulary = stages.check(chosen)
+    with track.run(f"tai {chosen.name}") as run:
+        run.parameters(chosen.flat())
+        run.config(chosen.model_dump(mode="json"))
+        run.artifact(stages.vocabulary_path(chosen), "vocabulary")
+        if not chosen.backbone.pretrained:
+            run.tag("warning", "random weights: scores mean nothing")
+        corpora, labels = [], []
+        for source, path in stages.caption_files(chosen):
+            corpus, labelled = captions(source, path, vocabulary)
+            run.dataset(path.name, corpus, "captions")
+            corpora.append(corpus)
+            labels.append(labelled)
+        run.metrics(_total(corpora) | _total(labels))
+        evaluations = _launch(chosen, corpora, labels, run.run_id)
+        table = _table(evaluations)
+        for row in table[-1:]:
+            run.metrics({f"mAP/{branch}": row[branch] for branch in ("global", "local", "merged")})
+        create_table_artifact(key="map", table=table, description=_heading(chosen))
+        create_link_artifact(
+            key="mlflow",
+            link=f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}",
+            link_text="MLflow run",
+        )
+    return table
+
+
+def _launch(
+    profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str
+) -> dict[str, Stage]:
+    """Train and evaluate in this process, or as a deployment on another work pool."""
+    parameters = {
+        "profile": profile.model_dump(mode="json"),
+        "corpora": [stage.folder.name for stage in corpora],
+        "labels": [stage.folder.name for stage in labels],
+        "mlflow_run": run_id,
+    }
+    if profile.prompts == "here":
+        keys = prompts(**parameters)
+    else:
+        keys = run_deployment(profile.prompts, parameters=parameters).state.result()  # type: ignore[union-attr]
+    return {method: find_stage("evaluate", key) for method, key in keys.items()}
+
+
+def _total(found: list[Stage]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for stage in found:
+        for name, count in stage.counts.items():
+            totals[name] = totals.get(name, 0) + count
+    return totals
+
+
+def _table(evaluations: dict[str, Stage]) -> list[dict[str, Any]]:
+    branches = ("global", "local", "merged")
+    return [
+        {"method": method}
+        | {branch: round(stage.figures[f"mAP/{branch}"], 2) for branch in branches}
+        for method, stage in evaluations.items()
+    ]
+
+
+def _heading(profile: Profile) -> str:
+    title = f"mAP on {profile.images.name}, percent"
+    warning = "random weights, these scores mean nothing"
+    return title if profile.backbone.pretrained else f"{title} ({warning})"
+
+
+def _print(table: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title="mAP, percent")
+    for column in table[0]:
+        shown.add_column(column, justify="left" if column == "method" else "right")
+    for row in table:
+        shown.add_row(*(str(value) for value in row.values()))
+    console = Console()
+    console.print(shown)
+    console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
+    console.print(track.tracking_uri(), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    _print(run_command(tai, parse("flows.tai", "Captions in, mAP out.")))

@@ -1,0 +1,311 @@
+"""Each stage as a Prefect task: what it reads, what it depends on, and the code that does it.
+
+Outputs are cached by content in `tasks.store`, so Prefect's own result cache is off.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks import ingest, label, selection
+from tasks.errors import InputError
+from tasks.profile import CaptionSource, Profile
+from tasks.progress import Progress
+from tasks.readers import Columns
+from tasks.store import Result, Stage, canonical, run_stage, source_sha256
+from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
+
+LOG = logging.getLogger("tai")
+LABELS = "labels.parquet"
+
+
+def vocabulary_path(profile: Profile) -> Path:
+    """File of the profile's vocabulary: one's own CSV, or one that comes with the product."""
+    is_own = profile.vocabulary.endswith(".csv")
+    own = profile.path(profile.vocabulary)
+    return own if is_own else builtin_vocabulary_path(profile.vocabulary)
+
+
+def columns_of(source: CaptionSource) -> Columns:
+    """A source's columns, as readers take them."""
+    return Columns(source.text_column, source.id_column, source.image_column)
+
+
+def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:
+    """Every caption file of the profile with its source."""
+    return [
+        (source, path)
+        for source in profile.sources
+        for path in ingest.find_files(source.source, profile.path(source.path))
+    ]
+
+
+@task(name="check", cache_policy=NO_CACHE)
+def check(profile: Profile) -> Vocabulary:
+    """Look at everything from outside before any work starts: files, vocabulary, model, images.
+
+    Raises:
+        InputError: one sentence that names the file, line or field.
+
+    """
+    from tasks.backbone import check_backbone
+    from tasks.images import read_coco_images
+
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    images = profile.images
+    if images.form != "coco":
+        raise InputError(
+            f"profile '{profile.name}', field 'images.form': image sets in the layout of "
+            f"{images.form} cannot be read yet; use an image set in COCO's layout"
+        )
+    check_backbone(profile.backbone.model, profile.backbone.pretrained)
+    read_coco_images(profile.path(images.annotations), profile.path(images.folder))
+    for source, path in caption_files(profile):
+        ingest.check_file(path, source.form, columns_of(source))
+    return vocabulary
+
+
+@task(name="ingest", cache_policy=NO_CACHE, task_run_name="ingest {path.name}")
+def ingest_file(source: CaptionSource, path: Path) -> Stage:
+    """One caption file to corpus and rejects."""
+    split = source.split or ingest.split_of(path)
+
+    def work(out: Path) -> Result:
+        progress = Progress(f"ingest {path.name}", 0, "records")
+        counts = ingest.ingest_file(
+            path,
+            source.form,
+            source.source,
+            split,
+            out,
+            columns=columns_of(source),
+            progress=progress.add,
+        )
+        return Result(counts, {})
+
+    return run_stage(
+        "ingest",
+        inputs={"file": source_sha256(path)},
+        parameters={**source.model_dump(exclude={"path"}), "split": split, "file": path.name},
+        code=ingest.CODE,
+        work=work,
+    )
+
+
+@task(name="label", cache_policy=NO_CACHE)
+def label_captions(corpus: Stage, vocabulary: Vocabulary) -> Stage:
+    """Pseudo-labels of one file's captions."""
+
+    def work(out: Path) -> Result:
+        captions = [corpus.file(ingest.CORPUS)]
+        return Result(label.write_labels(captions, vocabulary, out / LABELS), {})
+
+    return run_stage(
+        "label",
+        inputs={"corpus": corpus.digest, "vocabulary": vocabulary_digest(vocabulary)},
+        parameters={},
+        code=label.CODE,
+        work=work,
+    )
+
+
+@task(name="encode", cache_policy=NO_CACHE)
+def encode_captions(
+    profile: Profile, vocabulary: Vocabulary, corpora: Sequence[Stage], labels: Sequence[Stage]
+) -> Stage:
+    """The chosen captions and the class templates through the frozen text tower."""
+    import pyarrow as pa
+
+    from models.templates import caption_templates
+    from tasks import encode
+
+    def work(out: Path) -> Result:
+        captions, counts = selection.training_captions(
+            [corpus.file(ingest.CORPUS) for corpus in corpora],
+            [stage.file(LABELS) for stage in labels],
+            per_image=profile.captions.per_image,
+            seed=profile.seed,
+        )
+        if captions.num_rows == 0:
+            raise InputError(
+                f"no caption names any class of vocabulary '{vocabulary.name}'; add synonyms to "
+                "it, or captions that use them"
+            )
+        if profile.captions.templates:
+            extra = selection.class_templates(vocabulary, caption_templates())
+            captions = pa.concat_tables([captions, extra.cast(captions.schema)])
+            counts["captions/templates"] = extra.num_rows
+        loaded = load(profile)
+        return Result(counts, encode.write_features(captions, loaded.backbone, out))
+
+    choice = profile.captions.model_dump()
+    if choice["per_image"]:
+        choice["seed"] = profile.seed
+    return run_stage(
+        "encode",
+        inputs={
+            "corpus": _digests(corpora),
+            "labels": _digests(labels),
+            "vocabulary": vocabulary_digest(vocabulary),
+            "backbone": _backbone_identity(profile),
+        },
+        parameters=choice | {"device": device(profile)},
+        code=(*encode.CODE, *selection.CODE),
+        work=work,
+        resumable=True,
+    )
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_prompts(
+    profile: Profile, vocabulary: Vocabulary, features: Stage, on_epoch: Any
+) -> Stage:
+    """TaI-DPT's prompts, tuned on caption features; `on_epoch` hears of each epoch once."""
+    import json
+
+    from tasks import encode, train
+
+    def work(out: Path) -> Result:
+        loaded = load(profile)
+        captions = encode.CaptionFeatures(features.folder, vocabulary.classes)
+        card = {
+            "method": "TaI-DPT (Guo et al., CVPR 2023), last epoch",
+            "backbone": profile.backbone.model_dump(),
+            "random_weights": loaded.random_weights,
+            "train": profile.train.model_dump(),
+            "seed": profile.seed,
+            "captions": len(captions),
+            "features": features.digest,
+        }
+        figures = train.write_prompts(
+            captions,
+            vocabulary,
+            loaded.backbone,
+            profile.train,
+            out,
+            seed=profile.seed,
+            card=card,
+            on_epoch=on_epoch,
+        )
+        return Result({"captions": len(captions)}, figures)
+
+    stage = run_stage(
+        "train",
+        inputs={
+            "features": features.digest,
+            "vocabulary": vocabulary_digest(vocabulary),
+            "backbone": _backbone_identity(profile),
+        },
+        parameters=profile.train.model_dump() | {"seed": profile.seed, "device": device(profile)},
+        code=(*train.CODE, *encode.CODE),
+        work=work,
+        resumable=True,
+    )
+    if not stage.fresh:
+        for epoch, figures in enumerate(json.loads(stage.file(train.HISTORY).read_text())):
+            on_epoch(epoch, figures)
+    return stage
+
+
+@task(name="images", cache_policy=NO_CACHE)
+def encode_images(profile: Profile) -> Stage:
+    """Global and dense features of the image set."""
+    from tasks import images
+
+    chosen = profile.images
+    annotations, folder = profile.path(chosen.annotations), profile.path(chosen.folder)
+    entries = images.read_coco_images(annotations, folder)
+    present = [folder / entry.file for entry in entries if (folder / entry.file).is_file()]
+    content = hashlib.sha256("".join(source_sha256(path) for path in present).encode())
+
+    def work(out: Path) -> Result:
+        loaded = load(profile)
+        return Result(*images.write_image_features(entries, folder, loaded, out))
+
+    return run_stage(
+        "images",
+        inputs={
+            "annotations": source_sha256(annotations),
+            "images": content.hexdigest(),
+            "backbone": _backbone_identity(profile),
+        },
+        parameters={"device": device(profile)},
+        code=images.CODE,
+        work=work,
+        resumable=True,
+    )
+
+
+@task(name="evaluate", cache_policy=NO_CACHE, task_run_name="evaluate {method}")
+def evaluate(
+    profile: Profile, vocabulary: Vocabulary, method: str, images: Stage, prompts: Stage | None
+) -> Stage:
+    """Scores and mAP of one method: zero-shot CLIP, or trained prompts."""
+    from tasks import evaluate, train
+
+    def work(out: Path) -> Result:
+        if prompts is None:
+            scorer = evaluate.zero_shot_scorer(load(profile).backbone, vocabulary)
+        else:
+            tensors = train.read_prompts(prompts.folder)
+            scorer = evaluate.prompt_scorer(tensors, profile.images.kappa)
+        return Result(*evaluate.write_scores(images.folder, scorer, vocabulary, out))
+
+    source = _backbone_identity(profile) if prompts is None else prompts.digest
+    return run_stage(
+        "evaluate",
+        inputs={
+            "images": images.digest,
+            "vocabulary": vocabulary_digest(vocabulary),
+            "prompts": source,
+        },
+        parameters={"method": method, "kappa": profile.images.kappa},
+        code=evaluate.CODE,
+        work=work,
+    )
+
+
+def vocabulary_digest(vocabulary: Vocabulary) -> str:
+    """SHA-256 over classes, names and forms."""
+    content = [vocabulary.classes, vocabulary.prompt_names, vocabulary.forms.to_pylist()]
+    return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def device(profile: Profile) -> str:
+    """Where the model runs: `auto` takes CUDA where there is one."""
+    import torch
+
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("field 'device': cuda asked for, and torch sees none; use auto or cpu")
+    has_cuda = profile.device != "cpu" and torch.cuda.is_available()
+    return "cuda" if has_cuda else "cpu"
+
+
+def load(profile: Profile) -> Any:
+    """The profile's backbone."""
+    from tasks.backbone import load_backbone
+
+    chosen = profile.backbone
+    return load_backbone(
+        chosen.model,
+        chosen.pretrained,
+        seed=chosen.seed,
+        resolution=chosen.resolution,
+        device=device(profile),
+    )
+
+
+def _backbone_identity(profile: Profile) -> str:
+    from tasks.backbone import backbone_identity
+
+    chosen: Mapping[str, Any] = profile.backbone.model_dump()
+    return backbone_identity(**chosen)
+
+
+def _digests(stages: Sequence[Stage]) -> str:
+    return hashlib.sha256("".join(stage.digest for stage in stages).encode()).hexdigest()

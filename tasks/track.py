@@ -1,0 +1,93 @@
+"""MLflow: one run per `tai` run, a nested one per method; parameters, metrics, artifacts, data sets."""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.time import get_current_time_millis
+
+from tasks.store import Stage, home
+
+EXPERIMENT = "tai-flows"
+LONGEST_PARAMETER = 6000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One MLflow run, named by its id: nothing depends on a global active run."""
+
+    client: MlflowClient
+    experiment_id: str
+    run_id: str
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers in one write."""
+        now = get_current_time_millis()
+        metrics = [Metric(metric_name(k), float(v), now, step) for k, v in values.items()]
+        self.client.log_batch(self.run_id, metrics=metrics)
+
+    def parameters(self, values: Mapping[str, Any]) -> None:
+        """Log settings by dotted name."""
+        params = [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in values.items()]
+        self.client.log_batch(self.run_id, params=params)
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Log a file."""
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        """Log the whole profile as config.json."""
+        self.client.log_text(self.run_id, json.dumps(values, indent=2), "config.json")
+
+    def dataset(self, name: str, stage: Stage, context: str) -> None:
+        """Log a stage's output as a data set with its digest."""
+        source = json.dumps({"uri": stage.folder.as_uri()})
+        dataset = Dataset(name, stage.digest[:36], "local", source, None, json.dumps(stage.counts))
+        tag = InputTag("mlflow.data.context", context)
+        self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, [tag])])
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag."""
+        self.client.set_tag(self.run_id, name, value)
+
+
+def tracking_uri() -> str:
+    """`$MLFLOW_TRACKING_URI`, or a SQLite file in the workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+@contextmanager
+def run(name: str, parent_id: str | None = None) -> Iterator[Run]:
+    """A run that ends as FINISHED, or as FAILED if an exception passes."""
+    home().mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri())
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        is_local = tracking_uri().startswith("sqlite:")
+        location = (home() / "mlartifacts").as_uri() if is_local else None
+        experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
+    else:
+        experiment_id = experiment.experiment_id
+    tags = {MLFLOW_RUN_NAME: name}
+    if parent_id:
+        tags[MLFLOW_PARENT_RUN_ID] = parent_id
+    run_id = client.create_run(experiment_id, tags=tags).info.run_id
+    try:
+        yield Run(client, experiment_id, run_id)
+    except BaseException:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def metric_name(name: str) -> str:
+    """A name that MLflow takes; class names are from outside."""
+    return "/".join(re.sub(r"[^\w .-]", "_", part) for part in name.split("/", 1))
