@@ -3,16 +3,27 @@ BIN := .venv/bin
 
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_HOME ?= $(CURDIR)/.tai/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: test lock
+.PHONY: demo test up down lock
 
 # the stamp is newer than the lock file once everything is installed
 .venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	mkdir -p $(PREFECT_HOME)
 	touch $@
+
+demo: .venv/installed
+	PREFECT_API_URL= $(BIN)/python -m flows.tai --profile demo
+
+up: .venv/installed
+	$(BIN)/python -m tasks.services up
+
+down:
+	$(BIN)/python -m tasks.services down
 
 test: .venv/installed
 	$(BIN)/ruff check .

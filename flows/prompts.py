@@ -29,7 +29,7 @@ def prompts(
     chosen = load_profile(profile)
     vocabulary = load_vocabulary(stages.vocabulary_path(chosen))
     images = stages.encode_images(chosen)
-    evaluations = {}
+    evaluations: dict[str, str] = {}
     for method in chosen.methods:
         with track.run(method, mlflow_run) as run:
             run.parameters(chosen.flat() | {"method": method})

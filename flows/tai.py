@@ -61,7 +61,7 @@ def _launch(
     profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str
 ) -> dict[str, Stage]:
     """Train and evaluate in this process, or as a deployment on another work pool."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "profile": profile.model_dump(mode="json"),
         "corpora": [stage.folder.name for stage in corpora],
         "labels": [stage.folder.name for stage in labels],

@@ -8,7 +8,10 @@ INTERVAL_S = 5.0
 
 
 class Progress:
-    """Logs `name: done/total unit, rate, time left` at most every few seconds, and at the end."""
+    """Logs `name: done/total unit, rate, time left` at most every few seconds, and at the end.
+
+    A total of 0 is one that is not known.
+    """
 
     def __init__(self, name: str, total: int, unit: str, done: int = 0) -> None:
         self.name, self.total, self.unit = name, total, unit
@@ -27,19 +30,16 @@ class Progress:
         """Say that `count` more units are done."""
         self.done += count
         now = time.monotonic()
-        if now - self._logged < INTERVAL_S and self.done < self.total:
+        if now - self._logged < INTERVAL_S and self.done != self.total:
             return
         self._logged = now
-        left = (self.total - self.done) / self.rate if self.rate else 0.0
-        LOG.info(
-            "%s: %s of %s %s, %s/s, %s left",
-            self.name,
-            f"{self.done:,}",
-            f"{self.total:,}",
-            self.unit,
-            f"{self.rate:,.0f}",
-            _clock(left),
-        )
+        rate = f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
+        if self.total:
+            left = _clock((self.total - self.done) / self.rate if self.rate else 0.0)
+            amount, end = f"{self.done:,} of {self.total:,}", f", {left} left"
+        else:
+            amount, end = f"{self.done:,}", ""
+        LOG.info("%s: %s %s, %s/s%s", self.name, amount, self.unit, rate, end)
 
 
 def _clock(seconds: float) -> str:

@@ -1,8 +1,9 @@
-"""MLflow: one run per `tai` run, a nested one per method; parameters, metrics, artifacts, data sets."""
+"""MLflow: one run per `tai` run, a nested one per method, with all that made it."""
 
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
-from mlflow.utils.time import get_current_time_millis
 
 from tasks.store import Stage, home
 
@@ -30,7 +30,7 @@ class Run:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers in one write."""
-        now = get_current_time_millis()
+        now = time.time_ns() // 1_000_000
         metrics = [Metric(metric_name(k), float(v), now, step) for k, v in values.items()]
         self.client.log_batch(self.run_id, metrics=metrics)
 
