@@ -17,7 +17,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 	touch $@
 
 demo: .venv/installed
-	PREFECT_API_URL= $(BIN)/python -m flows.tai --profile demo
+	$(BIN)/python -m flows.tai --profile demo
 
 up: .venv/installed
 	$(BIN)/python -m tasks.services up

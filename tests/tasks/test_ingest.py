@@ -1,0 +1,221 @@
+"""Small files in the official formats, whole, cut and spoiled."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.errors import InputError
+from tasks.ingest import check_file, find_files, ingest_file, split_of
+from tasks.readers import Columns
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "annotations"
+COCO = {
+    "info": {"description": 'nested {"annotations": [1, {"a": "]}"}]} text', "year": 2014},
+    "annotations": [
+        {"id": 5, "image_id": 1, "caption": 'A dog \u2014 "big".\n'},
+        {"id": 6, "image_id": 2, "caption": "Two cats\ton a mat"},
+        {"id": 7, "image_id": 9, "caption": "An image that is not listed"},
+        {"id": 6, "image_id": 1, "caption": "An id that was there"},
+        {"id": 8, "image_id": 1, "caption": "   "},
+        {"id": 9, "image_id": 1},
+        {"image_id": 1, "caption": "No id"},
+        {"id": 10, "image_id": 1, "caption": "a NUL \u0000 inside"},
+        {"id": 11, "image_id": 1, "caption": "x" * 10001},
+        "garbage",
+    ],
+    "images": [{"id": 1, "file_name": "1.jpg"}, {"id": 2, "file_name": "2.jpg"}],
+}
+
+
+def ingest(path: Path, form: Any, out: Path, **options: Any) -> tuple[list[Any], list[Any]]:
+    out.mkdir(exist_ok=True)
+    counts = ingest_file(path, form, "s", "t", out, **options)
+    corpus, rejects = (
+        pq.read_table(out / f"{name}.parquet").to_pylist() for name in ("corpus", "rejects")
+    )
+    assert counts == {
+        "captions/read": len(corpus) + len(rejects),
+        "captions/kept": len(corpus),
+        "captions/rejected": len(rejects),
+    }
+    return corpus, rejects
+
+
+def test_coco(tmp_path: Path) -> None:
+    path = tmp_path / "captions_x.json"
+    path.write_text(json.dumps(COCO))
+    check_file(path, "coco")
+    corpus, rejects = ingest(path, "coco", tmp_path / "out")
+    assert corpus == [
+        {
+            "caption_id": "s/t/5",
+            "source": "s",
+            "split": "t",
+            "image_id": "1",
+            "text": 'A dog \u2014 "big".',
+            "file": "captions_x.json",
+            "position": 1,
+        },
+        {
+            "caption_id": "s/t/6",
+            "source": "s",
+            "split": "t",
+            "image_id": "2",
+            "text": "Two cats on a mat",
+            "file": "captions_x.json",
+            "position": 2,
+        },
+    ]
+    assert [(row["position"], row["reason"]) for row in rejects] == [
+        (3, "unknown_image"),
+        (4, "duplicate_id"),
+        (5, "empty_text"),
+        (6, "no_text"),
+        (7, "no_id"),
+        (8, "control_characters"),
+        (9, "too_long"),
+        (10, "not_an_object"),
+    ]
+    assert all(len(row["raw"]) <= 1000 for row in rejects)
+
+
+def test_a_cut_file_stops_at_the_door(tmp_path: Path) -> None:
+    whole = json.dumps(COCO).encode()
+    path = tmp_path / "captions_x.json"
+    for length in range(len(whole) - 10200, len(whole)):
+        if length % 97 and length < len(whole) - 200:
+            continue
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"captions_x\.json"):
+            check_file(path, "coco")
+    for length in range(600):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"captions_x\.json"):
+            check_file(path, "coco")
+
+
+def test_what_is_no_captions_file_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(InputError, match=r"a\.json: cannot be read"):
+        check_file(path, "coco")
+    path.write_text('{"images": [], "annotations": [{"id": 1, "category_id": 3}]}')
+    with pytest.raises(InputError, match="looks like instances"):
+        check_file(path, "coco")
+    path.write_text('{"images": []}')
+    with pytest.raises(InputError, match="no list 'annotations'"):
+        check_file(path, "coco")
+    with pytest.raises(InputError, match="source 'mine': no file"):
+        find_files("mine", tmp_path / "*.jsonl")
+
+
+NARRATIVES = [
+    b'{"dataset_id": "d", "image_id": "i1", "annotator_id": 3, "caption": "A dog."}',
+    b"garbage {",
+    b'{"image_id": "i1", "annotator_id": 3, "caption": "The same annotator again."}',
+    b"",
+    b'{"image_id": "i2", "caption": "nobody"}',
+    b'{"image_id": "i2", "annotator_id": 1, "caption": "caf\xe9"}',
+    b"[1, 2]",
+    b'{"image_id": "i2", "annotator_id": 1, "caption": ' + b'"x' + b"x" * (1 << 20) + b'"}',
+    b'{"image_id": "i3", "annotator_id": 1, "caption": "The last."}',
+]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_narratives(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / ("n.jsonl.gz" if packed else "n.jsonl")
+    content = b"\n".join(NARRATIVES)
+    path.write_bytes(gzip.compress(content) if packed else content)
+    check_file(path, "narratives")
+    corpus, rejects = ingest(path, "narratives", tmp_path / "out")
+    assert [(row["caption_id"], row["position"]) for row in corpus] == [
+        ("s/t/i1_3", 1),
+        ("s/t/i1_3_2", 3),
+        ("s/t/i3_1", 9),
+    ]
+    assert [(row["position"], row["reason"]) for row in rejects] == [
+        (2, "not_json"),
+        (5, "no_id"),
+        (6, "not_utf8"),
+        (7, "not_an_object"),
+        (8, "line_too_long"),
+    ]
+    assert rejects[0]["raw"] == "garbage {"
+
+
+def test_a_cut_gzip_stops_at_the_door(tmp_path: Path) -> None:
+    path = tmp_path / "n.jsonl.gz"
+    whole = gzip.compress(b"\n".join(NARRATIVES[:1] * 50))
+    for length in range(20, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match="cut short or broken gzip"):
+            check_file(path, "narratives")
+
+
+def test_tables(tmp_path: Path) -> None:
+    columns = Columns(text="words", id="key", image=None)
+    (tmp_path / "t.csv").write_text('key,words\n1,"A dog, and\na cat"\n2,x,y\n,none\n1,again\n')
+    (tmp_path / "t.jsonl").write_text('{"key": 1, "words": "A dog"}\n{"key": 2}\n')
+    pq.write_table(pa.table({"key": ["a"], "words": ["A dog"]}), tmp_path / "t.parquet")
+    corpus, rejects = ingest(tmp_path / "t.csv", "table", tmp_path / "out", columns=columns)
+    assert [row["text"] for row in corpus] == ["A dog, and a cat"]
+    assert [row["reason"] for row in rejects] == [
+        "wrong_number_of_fields",
+        "no_id",
+        "duplicate_id",
+    ]
+    corpus, rejects = ingest(tmp_path / "t.jsonl", "table", tmp_path / "out", columns=columns)
+    assert [row["caption_id"] for row in corpus] == ["s/t/1"]
+    assert [row["reason"] for row in rejects] == ["no_text"]
+    corpus, _ = ingest(tmp_path / "t.parquet", "table", tmp_path / "out", columns=columns)
+    assert [row["caption_id"] for row in corpus] == ["s/t/a"]
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(InputError, match="no column 'text'"):
+            check_file(tmp_path / name, "table")
+
+
+LINES = st.one_of(
+    st.binary(max_size=40).filter(lambda line: b"\n" not in line),
+    st.fixed_dictionaries({"text": st.text(max_size=20)}).map(lambda row: json.dumps(row).encode()),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(lines=st.lists(LINES, max_size=12))
+def test_every_line_is_kept_or_rejected(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
+) -> None:
+    folder = tmp_path_factory.mktemp("lines")
+    path = folder / "t.jsonl"
+    path.write_bytes(b"x\n" + b"\n".join(lines))
+    corpus, rejects = ingest(path, "table", folder / "out")
+    read = 1 + sum(1 for line in lines if line.strip())
+    assert len(corpus) + len(rejects) == read
+    first = {
+        name: (folder / "out" / f"{name}.parquet").read_bytes() for name in ("corpus", "rejects")
+    }
+    ingest(path, "table", folder / "out")
+    assert first == {name: (folder / "out" / f"{name}.parquet").read_bytes() for name in first}
+
+
+def test_splits_come_from_file_names() -> None:
+    assert split_of(Path("captions_train2014.json")) == "train2014"
+    assert split_of(Path("open_images_train_v6_captions.jsonl.gz")) == "train_v6"
+    assert split_of(Path("my words.csv")) == "my-words"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the development data is not here")
+@pytest.mark.parametrize(("name", "count"), [("train2017", 400), ("val2017", 25014)])
+def test_real_captions(tmp_path: Path, name: str, count: int) -> None:
+    path = SHARED / f"captions_{name}.json"
+    corpus, rejects = ingest(path, "coco", tmp_path / "out")
+    assert (len(corpus), len(rejects)) == (count, 0)
+    expected = [" ".join(a["caption"].split()) for a in json.loads(path.read_text())["annotations"]]
+    assert [" ".join(row["text"].split()) for row in corpus] == expected
