@@ -1,0 +1,128 @@
+"""The whole road as a user types it, in processes of their own, and its answers to bad input."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parents[2]
+
+
+def tai(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    settings = {
+        "TAI_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": "",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "COLUMNS": "200",
+    }
+    environment = {**os.environ, **settings}
+    environment.pop("PREFECT_API_URL")
+    return subprocess.run(
+        [sys.executable, "-m", "flows.tai", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    home = tmp_path_factory.mktemp("home")
+    copy = tmp_path_factory.mktemp("data") / "demo"
+    shutil.copytree(ROOT / "demo", copy)
+    (copy / "images" / "000002.png").write_bytes(b"no image at all")
+    done = tai(home, "--data", str(copy), "--set", "train.epochs=2")
+    assert done.returncode == 0, done.stderr
+    return home, done.stdout + done.stderr
+
+
+def test_the_table_and_the_warning_are_shown(demo: tuple[Path, str]) -> None:
+    _, output = demo
+    for word in ("zero-shot", "tai-dpt", "global", "local", "merged"):
+        assert word in output
+    assert "random weights: every score of this run is meaningless" in output
+
+
+def test_a_broken_image_is_left_out_and_named(demo: tuple[Path, str]) -> None:
+    home, output = demo
+    assert "000002.png left out: not a whole image" in output
+    (rejects,) = (home / "images").glob("*/rejects.parquet")
+    assert [row["file"] for row in pq.read_table(rejects).to_pylist()] == ["000002.png"]
+
+
+def test_mlflow_has_the_run_and_one_per_method(demo: tuple[Path, str]) -> None:
+    home, _ = demo
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "tai-flows"]
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"tai demo", "zero-shot", "tai-dpt"}
+    parent, trained = runs["tai demo"], runs["tai-dpt"]
+    assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.data.params["train.epochs"] == "2"
+    assert parent.data.metrics["captions/read"] == 160
+    losses = client.get_metric_history(trained.info.run_id, "loss/train")
+    assert [metric.step for metric in losses] == [0, 1]
+    assert len(client.get_metric_history(trained.info.run_id, "learning_rate")) == 2
+    branches = {f"mAP/{branch}" for branch in ("global", "local", "merged")}
+    for run in runs.values():
+        assert branches <= set(run.data.metrics)
+        assert run.info.status == "FINISHED"
+        assert all(entry.dataset.digest for entry in run.inputs.dataset_inputs)
+        assert run.inputs.dataset_inputs
+    artifacts = {entry.path for entry in client.list_artifacts(trained.info.run_id, "prompts")}
+    assert artifacts == {"prompts/prompts.safetensors", "prompts/card.json"}
+    assert {entry.path for entry in client.list_artifacts(parent.info.run_id)} == {
+        "config.json",
+        "vocabulary",
+    }
+
+
+def test_scores_give_the_reported_map(demo: tuple[Path, str]) -> None:
+    home, _ = demo
+    for metrics in (home / "evaluate").glob("*/metrics.json"):
+        rows = pq.read_table(metrics.parent / "scores.parquet").to_pylist()
+        classes = [
+            line.split(",")[0].strip('"')
+            for line in (metrics.parent / "ap.csv").read_text().splitlines()[1:]
+        ]
+        found = []
+        for column, name in enumerate(classes):
+            ranked = sorted(rows, key=lambda row, at=column: -row["merged"][at])
+            hits = [name in row["labels"] for row in ranked]
+            if any(hits):
+                precisions = [sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit]
+                found.append(sum(precisions) / len(precisions))
+        expected = 100 * sum(found) / len(found)
+        assert json.loads(metrics.read_text())["mAP/merged"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile", "coco-minni"], "did you mean 'coco-mini'?"),
+        (["--set", "train.epoch=3"], "field 'train.epoch'"),
+        (["--set", "sources.0.path=nothing.json"], "no file"),
+        (["--set", "backbone.model=RN5O"], "field 'backbone.model'"),
+        (["--set", "images.form=voc2007"], "cannot be read yet"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = tai(tmp_path, *arguments)
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert not (tmp_path / "ingest").exists()
