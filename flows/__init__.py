@@ -5,4 +5,6 @@ import os
 
 # read when Prefect is imported: our log lines go where Prefect's go
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "tai")
+# its first start migrates a database, which takes longer than the default on a busy machine
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 logging.getLogger("tai").setLevel(logging.INFO)

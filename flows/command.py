@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.errors import InputError
-from tasks.profile import parse_setting, profile_names
+from tasks.profile import load_profile, parse_setting, profile_names
 
 
 def parse(module: str, description: str) -> argparse.Namespace:
@@ -36,6 +36,8 @@ def run_command(flow: Callable[..., Any], arguments: argparse.Namespace) -> Any:
         settings = dict(parse_setting(text) for text in arguments.set)
         if arguments.data:
             settings["data"] = arguments.data
+        # before Prefect starts a server
+        load_profile(arguments.profile, settings)
         return flow(profile=arguments.profile, settings=settings)
     except InputError as error:
         sys.exit(f"error: {error}")

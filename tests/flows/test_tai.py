@@ -11,6 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from tasks import stages
+from tasks.errors import InputError
+from tasks.profile import load_profile
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -115,8 +119,6 @@ def test_scores_give_the_reported_map(demo: tuple[Path, str]) -> None:
         (["--profile", "coco-minni"], "did you mean 'coco-mini'?"),
         (["--set", "train.epoch=3"], "field 'train.epoch'"),
         (["--set", "sources.0.path=nothing.json"], "no file"),
-        (["--set", "backbone.model=RN5O"], "field 'backbone.model'"),
-        (["--set", "images.form=voc2007"], "cannot be read yet"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -126,3 +128,20 @@ def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message
     assert last.startswith("error: ")
     assert message in last
     assert not (tmp_path / "ingest").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("backbone.model", "RN5O", "field 'backbone.model'"),
+        ("backbone.pretrained", "nowhere.safetensors", "no weights file"),
+        ("images.form", "voc2007", "cannot be read yet"),
+        ("images.folder", "nowhere", "no such folder"),
+        ("images.annotations", "captions_demo.json", "instances"),
+        ("sources.0.path", "instances_demo.json", "looks like instances"),
+    ],
+)
+def test_the_door_names_the_field_or_file(setting: str, value: str, message: str) -> None:
+    profile = load_profile("demo", {"data": str(ROOT / "demo"), setting: value})
+    with pytest.raises(InputError, match=message):
+        stages.check.fn(profile)

@@ -195,7 +195,7 @@ def brute_force(forms: list[tuple[tuple[str, ...], str | None]], text: str) -> s
     return {owner for owner in found if owner}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     phrases=st.lists(PHRASES, min_size=1, max_size=5, unique=True),
     texts=st.lists(
