@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tasks.errors import InputError
-from tasks.profile import load_profile, parse_setting, profile_names
+from tasks.profile import Profile, load_profile, parse_setting, profile_names
 
 
 def parse(module: str, description: str) -> argparse.Namespace:
@@ -29,15 +29,17 @@ def parse(module: str, description: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_command(flow: Callable[..., Any], arguments: argparse.Namespace) -> Any:
-    """Run a flow in this process; an InputError is one sentence and exit status 2."""
+def run_command(
+    flow: Callable[..., Any], check: Callable[[Profile], object], arguments: argparse.Namespace
+) -> Any:
+    """Check the input, then run a flow in this process; an InputError is one sentence and exit status 2."""
     logging.getLogger("prefect").setLevel(logging.WARNING)
     try:
         settings = dict(parse_setting(text) for text in arguments.set)
         if arguments.data:
             settings["data"] = arguments.data
-        # before Prefect starts a server
-        load_profile(arguments.profile, settings)
+        # before Prefect starts a server, so that bad input is one sentence within seconds
+        check(load_profile(arguments.profile, settings))
         return flow(profile=arguments.profile, settings=settings)
     except InputError as error:
         sys.exit(f"error: {error}")

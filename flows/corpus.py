@@ -9,7 +9,7 @@ from flows.command import parse, run_command
 from tasks import stages
 from tasks.profile import load_profile
 from tasks.store import Stage
-from tasks.vocabulary import Vocabulary, load_vocabulary
+from tasks.vocabulary import Vocabulary
 
 
 @flow(name="corpus")
@@ -25,7 +25,7 @@ def corpus(profile: str = "demo", settings: dict[str, Any] | None = None) -> lis
 
     """
     chosen = load_profile(profile, settings)
-    vocabulary = load_vocabulary(stages.vocabulary_path(chosen))
+    vocabulary = stages.check_captions(chosen)
     rows: list[dict[str, Any]] = []
     for source, path in stages.caption_files(chosen):
         ingested, labelled = captions(source, path, vocabulary)
@@ -42,4 +42,8 @@ def captions(source: Any, path: Any, vocabulary: Vocabulary) -> tuple[Stage, Sta
 
 
 if __name__ == "__main__":
-    run_command(corpus, parse("flows.corpus", "Ingest and label a profile's captions."))
+    run_command(
+        corpus,
+        stages.check_captions.fn,
+        parse("flows.corpus", "Ingest and label a profile's captions."),
+    )

@@ -113,4 +113,4 @@ def _print(table: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    _print(run_command(tai, parse("flows.tai", "Captions in, mAP out.")))
+    _print(run_command(tai, stages.check.fn, parse("flows.tai", "Captions in, mAP out.")))

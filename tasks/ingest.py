@@ -1,5 +1,6 @@
 """Ingest stage: one caption file to corpus.parquet and rejects.parquet; read = kept + rejected."""
 
+import functools
 import glob
 import logging
 import re
@@ -67,8 +68,7 @@ def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  #
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: empty file; expected captions ({form})")
-        # a bad record is rejected later; only a file that cannot be read through stops the run
-        records = sum(1 for _ in _read(path, form, columns))
+        records = _records(path, form, columns, path.stat().st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     LOG.info("check: %s is whole, %s records", path.name, f"{records:,}")
@@ -139,6 +139,12 @@ def ingest_file(
     if rejected:
         LOG.warning("ingest: %s: %s records rejected, see %s", path.name, f"{rejected:,}", REJECTS)
     return counts
+
+
+@functools.cache
+def _records(path: Path, form: Form, columns: Columns, changed: int) -> int:
+    """Records of a file as it was at `changed`, good or bad; read through once in a process."""
+    return sum(1 for _ in _read(path, form, columns))
 
 
 def _read(path: Path, form: Form, columns: Columns) -> Iterator[Record | Image]:

@@ -45,9 +45,23 @@ def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:
     ]
 
 
+@task(name="check captions", cache_policy=NO_CACHE)
+def check_captions(profile: Profile) -> Vocabulary:
+    """Look at the vocabulary and every caption file before any work starts.
+
+    Raises:
+        InputError: one sentence that names the file, line or field.
+
+    """
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    for source, path in caption_files(profile):
+        ingest.check_file(path, source.form, columns_of(source))
+    return vocabulary
+
+
 @task(name="check", cache_policy=NO_CACHE)
 def check(profile: Profile) -> Vocabulary:
-    """Look at everything from outside before any work starts: files, vocabulary, model, images.
+    """Look at everything from outside before any work starts: captions, vocabulary, model, images.
 
     Raises:
         InputError: one sentence that names the file, line or field.
@@ -56,7 +70,6 @@ def check(profile: Profile) -> Vocabulary:
     from tasks.backbone import check_backbone
     from tasks.images import read_coco_images
 
-    vocabulary = load_vocabulary(vocabulary_path(profile))
     images = profile.images
     if images.form != "coco":
         raise InputError(
@@ -65,9 +78,7 @@ def check(profile: Profile) -> Vocabulary:
         )
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
     read_coco_images(profile.path(images.annotations), profile.path(images.folder))
-    for source, path in caption_files(profile):
-        ingest.check_file(path, source.form, columns_of(source))
-    return vocabulary
+    return check_captions.fn(profile)
 
 
 @task(name="ingest", cache_policy=NO_CACHE, task_run_name="ingest {path.name}")

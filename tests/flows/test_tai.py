@@ -124,7 +124,8 @@ def test_scores_give_the_reported_map(demo: tuple[Path, str]) -> None:
 def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
     done = tai(tmp_path, *arguments)
     assert done.returncode != 0
-    last = done.stderr.strip().splitlines()[-1]
+    # the sentence stands alone: no traceback, no other noise
+    (last,) = done.stderr.strip().splitlines()
     assert last.startswith("error: ")
     assert message in last
     assert not (tmp_path / "ingest").exists()
