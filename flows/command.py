@@ -32,7 +32,7 @@ def parse(module: str, description: str) -> argparse.Namespace:
 def run_command(
     flow: Callable[..., Any], check: Callable[[Profile], object], arguments: argparse.Namespace
 ) -> Any:
-    """Check the input, then run a flow in this process; an InputError is one sentence and exit status 2."""
+    """Check the input, then run a flow in this process; an InputError ends it with one sentence."""
     logging.getLogger("prefect").setLevel(logging.WARNING)
     try:
         settings = dict(parse_setting(text) for text in arguments.set)
