@@ -35,3 +35,4 @@ test: .venv/installed
 lock:
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate \
 		--output-file requirements.lock
+	sed -i '1i # Every version pinned; made by: make lock' requirements.lock
