@@ -1,13 +1,11 @@
-"""Image sets: MS-COCO's layout, read and checked; every image through the frozen tower once."""
+"""Images stage: every image of a set through the frozen tower once."""
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,61 +16,22 @@ from PIL import Image
 
 from tasks.backbone import LoadedBackbone
 from tasks.errors import InputError
+from tasks.image_sets import ImageEntry
 from tasks.progress import Progress
 
 LOG = logging.getLogger("tai")
-CODE: Final = ("tasks/images.py", "tasks/backbone.py", "models/backbone.py")
+CODE: Final = (
+    "tasks/images.py",
+    "tasks/image_sets.py",
+    "tasks/backbone.py",
+    "models/backbone.py",
+)
 IMAGES: Final = "images.parquet"
 REJECTS: Final = "rejects.parquet"
 FEATURES: Final = ("pooled", "pooled_plain", "dense")
 IMAGES_PER_BATCH: Final = 16
 IMAGES_PER_SHARD: Final = 1024
 LARGEST_PIXELS: Final = 100_000_000
-
-
-@dataclass(frozen=True)
-class ImageEntry:
-    """One image of a set and the categories that it shows."""
-
-    image_id: str
-    file: str
-    categories: tuple[str, ...]
-
-
-def read_coco_images(annotations: Path, folder: Path) -> list[ImageEntry]:
-    """Images of a COCO instances JSON, in its order; those without an object are included.
-
-    Raises:
-        InputError: the file or folder is missing or broken, or a file name leaves the folder.
-
-    """
-    try:
-        content = json.loads(annotations.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{annotations}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{annotations}: cut or broken JSON: {error}; fetch it again") from error
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; expected the images of {annotations.name}")
-    try:
-        categories = {entry["id"]: str(entry["name"]) for entry in content["categories"]}
-        shown: dict[Any, set[str]] = {entry["id"]: set() for entry in content["images"]}
-        for entry in content["annotations"]:
-            shown[entry["image_id"]].add(categories[entry["category_id"]])
-        files = {entry["id"]: str(entry["file_name"]) for entry in content["images"]}
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{annotations}: no or unknown {error}; expected MS-COCO's instances_*.json"
-        ) from error
-    if not files:
-        raise InputError(f"{annotations}: field 'images' is empty; expected at least one")
-    for file in files.values():
-        if PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts or "\0" in file:
-            raise InputError(f"{annotations}: file_name {file!r} leaves the image folder")
-    if not any((folder / file).is_file() for file in files.values()):
-        first = next(iter(files.values()))
-        raise InputError(f"{folder}: none of the images is here; the first would be {first}")
-    return [ImageEntry(str(i), files[i], tuple(sorted(shown[i]))) for i in files]
 
 
 def write_image_features(

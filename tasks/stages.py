@@ -68,7 +68,7 @@ def check(profile: Profile) -> Vocabulary:
 
     """
     from tasks.backbone import check_backbone
-    from tasks.images import read_coco_images
+    from tasks.image_sets import read_coco_images
 
     images = profile.images
     if images.form != "coco":
@@ -226,11 +226,11 @@ def train_prompts(
 @task(name="images", cache_policy=NO_CACHE)
 def encode_images(profile: Profile) -> Stage:
     """Global and dense features of the image set."""
-    from tasks import images
+    from tasks import image_sets, images
 
     chosen = profile.images
     annotations, folder = profile.path(chosen.annotations), profile.path(chosen.folder)
-    entries = images.read_coco_images(annotations, folder)
+    entries = image_sets.read_coco_images(annotations, folder)
     present = [folder / entry.file for entry in entries if (folder / entry.file).is_file()]
     content = hashlib.sha256("".join(source_sha256(path) for path in present).encode())
 
