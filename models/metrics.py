@@ -1,31 +1,168 @@
-"""Average precision, as multi-label recognition measures it (METHODS 8)."""
+"""Average precision and F1, as multi-label recognition measures them (METHODS 8).
+
+Labels are 1 (shown), 0 (not shown) or -1 (ignored, as PASCAL VOC's difficult objects): an ignored
+image is neither right nor wrong for that class. Booleans do where nothing is ignored.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+LARGEST_WEIGHTS = 2**24
 
 
 def average_precisions(scores: Tensor, labels: Tensor) -> Tensor:
     """AP of each class in [0, 1], float64 [C]; NaN for a class without positives.
 
     Args:
-        scores: [N, C]; of equal scores the earlier image ranks higher.
-        labels: [N, C] booleans.
+        scores: [N, C].
+        labels: [N, C], 1, 0 or -1.
 
-    AP is the mean over positives of the precision at their rank, without interpolation.
+    AP is the mean over positives of the precision at their rank, without interpolation. Images of
+    equal score share one rank, the last of theirs, so their order in the file has no say; the
+    result is scikit-learn's `average_precision_score`.
 
     Raises:
         ValueError: a score is not finite, so has no rank.
 
     """
-    if not scores.isfinite().all():
-        raise ValueError("scores are not finite; average precision needs an order")
-    order = scores.argsort(dim=0, descending=True, stable=True)
-    ranked = labels.gather(0, order).double()
-    ranks = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device)[:, None]
-    precision = ranked.cumsum(dim=0) / ranks
-    return (precision * ranked).sum(dim=0) / ranked.sum(dim=0)
+    return weighted_average_precisions(scores, labels, torch.ones(len(scores), 1))[0]
+
+
+def weighted_average_precisions(scores: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """AP [R, C], float64, of R weightings [N, R] of the images (how often each one counts)."""
+    return _under(_rankings(scores, labels), weights)
 
 
 def mean_average_precision(average_precisions: Tensor) -> float:
     """MAP in percent over the classes that have a positive; NaN if none has."""
     return float(100 * average_precisions.nanmean())
+
+
+def resample_weights(images: int, resamples: int, generator: torch.Generator) -> Tensor:
+    """[N, R] float32: how often each of N images is drawn in each of R bootstrap resamples."""
+    drawn = torch.randint(images, (resamples, images), generator=generator)
+    offsets = torch.arange(resamples)[:, None] * images
+    counts = torch.bincount((drawn + offsets).flatten(), minlength=resamples * images)
+    return counts.view(resamples, images).T.float().contiguous()
+
+
+def bootstrap_maps(
+    branches: dict[str, Tensor], labels: Tensor, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Tensor]:
+    """MAP in percent [R] of R resamples of the images, for score matrices [N, C] by name.
+
+    All matrices meet the same resamples, and the same N and seed give the same ones, so that
+    differences are paired. A class that a resample shows no positive of is left out of its mean.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rankings = {name: _rankings(scores, labels) for name, scores in branches.items()}
+    found: dict[str, list[Tensor]] = {name: [] for name in branches}
+    at_once = max(1, LARGEST_WEIGHTS // len(labels))
+    for start in range(0, resamples, at_once):
+        weights = resample_weights(len(labels), min(at_once, resamples - start), generator)
+        for name, of_branch in rankings.items():
+            found[name].append(100 * _under(of_branch, weights).nanmean(dim=1))
+    return {name: torch.cat(maps) for name, maps in found.items()}
+
+
+def interval(values: Tensor) -> tuple[float, float]:
+    """The middle 95 % of bootstrap values [R]."""
+    low, high = torch.quantile(values.double(), torch.tensor([0.025, 0.975]).double()).tolist()
+    return low, high
+
+
+@dataclass(frozen=True)
+class F1:
+    """F1 of decisions, in percent."""
+
+    per_class: float
+    """CF1: harmonic mean of precision and recall that are each averaged over classes."""
+    overall: float
+    """OF1: of all decisions together."""
+
+
+def f1_scores(decided: Tensor, labels: Tensor) -> F1:
+    """CF1 and OF1 of decisions [N, C] (booleans); an ignored image counts in neither.
+
+    CF1 averages over the classes that have a positive; one never decided for has precision 0.
+    """
+    decided, positive, known = decided.bool(), labels == 1, labels >= 0
+    right = (decided & positive).sum(dim=0).double()
+    made = (decided & known).sum(dim=0).double()
+    there = positive.sum(dim=0).double()
+    present = there > 0
+    precision = (right / made.clamp(min=1))[present].mean()
+    recall = (right / there.clamp(min=1))[present].mean()
+    total = right.sum()
+    return F1(
+        _harmonic(float(precision), float(recall)),
+        _harmonic(float(total / made.sum().clamp(min=1)), float(total / there.sum().clamp(min=1))),
+    )
+
+
+def top_decisions(scores: Tensor, count: int) -> Tensor:
+    """Booleans [N, C] that are true for each image's `count` highest scores."""
+    top = scores.topk(min(count, scores.shape[1]), dim=1).indices
+    return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, top, value=True)
+
+
+def _harmonic(precision: float, recall: float) -> float:
+    total = precision + recall
+    return 200 * precision * recall / total if total else 0.0
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """The images of one class, best score first, cut where a positive stands.
+
+    A rank is a run of equal scores. Only ranks with a positive matter: `order` [K] has the images
+    down to the last of them, `starts` [P] where each one's stretch begins in it; `positives` are
+    the positive images in that order, and `first` [P] is where each rank's begin in them.
+    """
+
+    order: Tensor
+    starts: Tensor
+    positives: Tensor
+    first: Tensor
+
+    def average_precision(self, weights: Tensor) -> Tensor:
+        """AP [R] under weights [N, R]; NaN without positives."""
+        if not len(self.positives):
+            return weights.new_full((weights.shape[1],), float("nan")).double()
+        # an embedding bag sums rows over stretches in one pass that copies nothing
+        all_ = F.embedding_bag(self.order, weights, self.starts, mode="sum").double()
+        shown = F.embedding_bag(self.positives, weights, self.first, mode="sum").double()
+        precision = shown.cumsum(dim=0) / all_.cumsum(dim=0).clamp(min=1)
+        return (precision * shown).sum(dim=0) / shown.sum(dim=0)
+
+
+def _rankings(scores: Tensor, labels: Tensor) -> list[_Ranking]:
+    if not scores.isfinite().all():
+        raise ValueError("scores are not finite; average precision needs an order")
+    columns = zip(scores.T.contiguous(), labels.T.contiguous(), strict=True)
+    return [_ranking(of_class, label) for of_class, label in columns]
+
+
+def _ranking(scores: Tensor, labels: Tensor) -> _Ranking:
+    known = (labels >= 0).nonzero().flatten()
+    order = known[scores[known].argsort(descending=True, stable=True)]
+    ranked = scores[order]
+    places = (labels[order] == 1).nonzero().flatten()
+    positives, one = order[places], torch.ones(1, dtype=torch.long)
+    if not len(places):
+        return _Ranking(order[:0], order[:0], order[:0], order[:0])
+    lasts = torch.cat([ranked[1:] != ranked[:-1], one.bool()]).nonzero().flatten()
+    rank = torch.searchsorted(lasts, places)
+    first = torch.cat([one, rank.diff()]).nonzero().flatten()
+    ends = lasts[rank[first]] + 1
+    starts = torch.cat([0 * one, ends[:-1]])
+    return _Ranking(order[: int(ends[-1])], starts, positives, first)
+
+
+def _under(rankings: list[_Ranking], weights: Tensor) -> Tensor:
+    """AP [R, C] of every class's ranking under weights [N, R]."""
+    weights = weights.float()
+    return torch.stack([ranking.average_precision(weights) for ranking in rankings], dim=1)

@@ -73,30 +73,32 @@ def write_scores(
     """
     table = pq.read_table(images / IMAGES)
     index = {label: column for column, label in enumerate(vocabulary.classes)}
-    labels = torch.zeros(table.num_rows, len(index), dtype=torch.bool)
+    labels = torch.zeros(table.num_rows, len(index), dtype=torch.int8)
     foreign: set[str] = set()
-    for row, categories in enumerate(table["categories"].to_pylist()):
-        for category in categories:
-            if category in index:
-                labels[row, index[category]] = True
-            else:
-                foreign.add(category)
+    for mark, column in ((-1, "ignored"), (1, "classes")):
+        for row, names in enumerate(table[column].to_pylist()):
+            foreign.update(name for name in names if name not in index)
+            labels[row, [index[name] for name in names if name in index]] = mark
     if foreign:
-        LOG.warning("evaluate: categories that are no class: %s", ", ".join(sorted(foreign)[:10]))
-    if not labels.any():
+        LOG.warning(
+            "evaluate: shown, but no class of the vocabulary: %s", ", ".join(sorted(foreign)[:10])
+        )
+    if not (labels == 1).any():
         raise InputError(
             f"no image shows any class of vocabulary '{vocabulary.name}'; expected classes named "
-            f"as the annotations' categories, such as {', '.join(sorted(foreign)[:5])}"
+            f"as the annotations' classes, such as {', '.join(sorted(foreign)[:5])}"
         )
     batches = [scorer(features) for features in feature_batches(images)]
     scores = {branch: torch.cat([batch[branch] for batch in batches]) for branch in BRANCHES}
     precisions = {branch: average_precisions(scores[branch], labels) for branch in BRANCHES}
     metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in BRANCHES}
-    positives = labels.sum(dim=0).tolist()
+    positives = (labels == 1).sum(dim=0).tolist()
     per_class = dict(zip(vocabulary.classes, (100 * precisions["merged"]).tolist(), strict=True))
     metrics |= {f"AP/{label}": ap for label, ap in per_class.items() if not math.isnan(ap)}
 
-    shown = [[vocabulary.classes[c] for c in row.nonzero().flatten().tolist()] for row in labels]
+    shown = [
+        [vocabulary.classes[c] for c in (row == 1).nonzero().flatten().tolist()] for row in labels
+    ]
     columns: dict[str, Any] = {
         "image_id": table["image_id"],
         "file": table["file"],

@@ -76,7 +76,8 @@ def write_image_features(
             {
                 "image_id": [entry.image_id for entry in good],
                 "file": [entry.file for entry in good],
-                "categories": pa.array([e.categories for e in good], pa.list_(pa.string())),
+                "classes": pa.array([e.classes for e in good], pa.list_(pa.string())),
+                "ignored": pa.array([e.ignored for e in good], pa.list_(pa.string())),
             }
         ),
         out / IMAGES,

@@ -68,7 +68,7 @@ def check(profile: Profile) -> Vocabulary:
 
     """
     from tasks.backbone import check_backbone
-    from tasks.image_sets import read_coco_images
+    from tasks.image_sets import read_image_set
 
     images = profile.images
     if images.form != "coco":
@@ -77,7 +77,7 @@ def check(profile: Profile) -> Vocabulary:
             f"{images.form} cannot be read yet; use an image set in COCO's layout"
         )
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
-    read_coco_images(profile.path(images.annotations), profile.path(images.folder))
+    read_image_set("coco", profile.path(images.annotations), profile.path(images.folder))
     return check_captions.fn(profile)
 
 
@@ -230,7 +230,7 @@ def encode_images(profile: Profile) -> Stage:
 
     chosen = profile.images
     annotations, folder = profile.path(chosen.annotations), profile.path(chosen.folder)
-    entries = image_sets.read_coco_images(annotations, folder)
+    entries = image_sets.read_image_set("coco", annotations, folder)
     present = [folder / entry.file for entry in entries if (folder / entry.file).is_file()]
     content = hashlib.sha256("".join(source_sha256(path) for path in present).encode())
 

@@ -6,10 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from models.losses import asymmetric_loss, bce_loss, ranking_loss
-from models.metrics import average_precisions, mean_average_precision
 from models.schedule import learning_rate
 from models.scoring import (
     PackedTokens,
@@ -97,33 +95,6 @@ def test_bce_and_asl_are_their_equations() -> None:
         asl -= (1 - p) * math.log(p) if label else (1 - n) ** 2 * math.log(n)
     assert float(bce_loss(logits, labels)) == pytest.approx(bce / 12)
     assert float(asymmetric_loss(logits, labels)) == pytest.approx(asl / 4)
-
-
-@settings(max_examples=30, deadline=None)
-@given(images=st.integers(2, 30), seed=st.integers(0, 999))
-def test_average_precision_is_scikit_learns(images: int, seed: int) -> None:
-    scores, labels = normal(images, 4, seed=seed), normal(images, 4, seed=seed + 1) > 0.5
-    found = average_precisions(scores, labels)
-    expected = []
-    for c in range(4):
-        if not labels[:, c].any():
-            assert math.isnan(float(found[c]))
-            continue
-        expected.append(average_precision_score(labels[:, c].numpy(), scores[:, c].numpy()))
-        assert float(found[c]) == pytest.approx(expected[-1])
-    if expected:
-        mean = 100 * sum(expected) / len(expected)
-        assert mean_average_precision(found) == pytest.approx(mean)
-
-
-def test_ties_rank_by_image_order() -> None:
-    labels = torch.tensor([[False, True], [True, False]])
-    assert average_precisions(torch.zeros(2, 2), labels).tolist() == [0.5, 1.0]
-
-
-def test_scores_without_order_are_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        average_precisions(torch.tensor([[float("nan")]]), torch.tensor([[True]]))
 
 
 def test_learning_rate_warms_up_one_epoch_then_follows_the_cosine() -> None:
