@@ -12,6 +12,7 @@ from benchmarks import plain
 from benchmarks.captions import made_up, made_up_classes
 from benchmarks.timing import alternately
 from models.backbone import Backbone
+from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.tai_dpt import TaIDPT
 from tasks.backbone import load_backbone
@@ -29,8 +30,7 @@ def measure(backbone: Backbone, classes: int, batch: int, repeats: int) -> dict[
         learner,
         tokens_are_projected=stores_projection(backbone),
         kappa=KAPPA,
-        margin=MARGIN,
-        scale=SCALE,
+        loss=loss_on_cosines("ranking", margin=MARGIN, scale=SCALE),
     )
     ids = [str(number) for number in range(batch)]
     table = pa.table({"caption_id": ids, "text": texts, "classes": labels})

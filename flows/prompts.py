@@ -13,7 +13,7 @@ from tasks.vocabulary import load_vocabulary
 @flow(name="prompts", persist_result=True, result_serializer="json")
 def prompts(
     profile: dict[str, Any], corpora: list[str], labels: list[str], mlflow_run: str
-) -> dict[str, str]:
+) -> dict[str, dict[str, str]]:
     """Encode captions, train, encode images, evaluate.
 
     Args:
@@ -23,17 +23,18 @@ def prompts(
         mlflow_run: id of the run under which each method's is nested.
 
     Returns:
-        The key of each method's evaluate stage.
+        The keys of the evaluate stages, by method and image set.
 
     """
     chosen = load_profile(profile)
     vocabulary = load_vocabulary(stages.vocabulary_path(chosen))
-    images = stages.encode_images(chosen)
-    evaluations: dict[str, str] = {}
+    images = [(image_set, stages.encode_images(chosen, image_set)) for image_set in chosen.images]
+    evaluations: dict[str, dict[str, str]] = {}
     for method in chosen.methods:
         with track.run(method, mlflow_run) as run:
             run.parameters(chosen.flat() | {"method": method})
-            run.dataset(chosen.images.name, images, "evaluation")
+            for image_set, features_of_set in images:
+                run.dataset(image_set.name, features_of_set, "evaluation")
             trained = None
             if method == "tai-dpt":
                 features = stages.encode_captions(
@@ -51,8 +52,12 @@ def prompts(
                 )
                 for name in ("prompts.safetensors", "card.json"):
                     run.artifact(trained.file(name), "prompts")
-            evaluation = stages.evaluate(chosen, vocabulary, method, images, trained)
-            run.metrics(evaluation.figures)
-            run.artifact(evaluation.file("ap.csv"))
-            evaluations[method] = evaluation.folder.name
+            evaluations[method] = {}
+            for image_set, features_of_set in images:
+                found = stages.evaluate(
+                    chosen, vocabulary, method, image_set, features_of_set, trained
+                )
+                run.metrics(track.metrics_of(chosen, image_set, found.figures))
+                run.artifact(found.file("ap.csv"), image_set.name)
+                evaluations[method][image_set.name] = found.folder.name
     return evaluations

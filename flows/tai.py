@@ -15,6 +15,7 @@ from tasks.profile import Profile, load_profile
 from tasks.store import Stage, find_stage, home
 
 LOG = logging.getLogger("tai")
+BRANCHES = ("global", "local", "merged")
 
 
 @flow(name="tai")
@@ -26,7 +27,7 @@ def tai(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[d
         settings: changes by dotted name, for example {"train.epochs": 1}.
 
     Returns:
-        One row per method: mAP in percent by branch.
+        One row per method and image set: mAP in percent by branch.
 
     """
     chosen = load_profile(profile, settings)
@@ -46,8 +47,10 @@ def tai(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[d
         run.metrics(_total(corpora) | _total(labels))
         evaluations = _launch(chosen, corpora, labels, run.run_id)
         table = _table(evaluations)
-        for row in table[-1:]:
-            run.metrics({f"mAP/{branch}": row[branch] for branch in ("global", "local", "merged")})
+        last = evaluations[chosen.methods[-1]]
+        for image_set in chosen.images:
+            maps = {f"mAP/{b}": last[image_set.name].figures[f"mAP/{b}"] for b in BRANCHES}
+            run.metrics(track.metrics_of(chosen, image_set, maps))
         create_table_artifact(key="map", table=table, description=_heading(chosen))
         create_link_artifact(
             key="mlflow",
@@ -59,7 +62,7 @@ def tai(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[d
 
 def _launch(
     profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str
-) -> dict[str, Stage]:
+) -> dict[str, dict[str, Stage]]:
     """Train and evaluate in this process, or as a deployment on another work pool."""
     parameters: dict[str, Any] = {
         "profile": profile.model_dump(mode="json"),
@@ -71,7 +74,10 @@ def _launch(
         keys = prompts(**parameters)
     else:
         keys = run_deployment(profile.prompts, parameters=parameters).state.result()  # type: ignore[union-attr]
-    return {method: find_stage("evaluate", key) for method, key in keys.items()}
+    return {
+        method: {name: find_stage("evaluate", key) for name, key in of_method.items()}
+        for method, of_method in keys.items()
+    }
 
 
 def _total(found: list[Stage]) -> dict[str, int]:
@@ -82,17 +88,17 @@ def _total(found: list[Stage]) -> dict[str, int]:
     return totals
 
 
-def _table(evaluations: dict[str, Stage]) -> list[dict[str, Any]]:
-    branches = ("global", "local", "merged")
+def _table(evaluations: dict[str, dict[str, Stage]]) -> list[dict[str, Any]]:
     return [
-        {"method": method}
-        | {branch: round(stage.figures[f"mAP/{branch}"], 2) for branch in branches}
-        for method, stage in evaluations.items()
+        {"images": name, "method": method}
+        | {branch: round(stage.figures[f"mAP/{branch}"], 2) for branch in BRANCHES}
+        for method, of_method in evaluations.items()
+        for name, stage in of_method.items()
     ]
 
 
 def _heading(profile: Profile) -> str:
-    title = f"mAP on {profile.images.name}, percent"
+    title = f"mAP on {', '.join(each.name for each in profile.images)}, percent"
     warning = "random weights, these scores mean nothing"
     return title if profile.backbone.pretrained else f"{title} ({warning})"
 
@@ -103,7 +109,7 @@ def _print(table: list[dict[str, Any]]) -> None:
 
     shown = Table(title="mAP, percent")
     for column in table[0]:
-        shown.add_column(column, justify="left" if column == "method" else "right")
+        shown.add_column(column, justify="right" if column in BRANCHES else "left")
     for row in table:
         shown.add_row(*(str(value) for value in row.values()))
     console = Console()

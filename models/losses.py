@@ -1,8 +1,24 @@
 """Losses on scores [B, C] and multi-hot labels [B, C] (METHODS 1, 3)."""
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+LossName = Literal["ranking", "bce", "asl"]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def loss_on_cosines(name: LossName, *, margin: float, scale: float) -> Loss:
+    """A loss of cosines and labels [B, C]; the logits of BCE and ASL are scale x cosine."""
+    losses: dict[LossName, Loss] = {
+        "ranking": lambda scores, labels: ranking_loss(scores, labels, margin=margin, scale=scale),
+        "bce": lambda scores, labels: bce_loss(scale * scores, labels),
+        "asl": lambda scores, labels: asymmetric_loss(scale * scores, labels),
+    }
+    return losses[name]
 
 
 def ranking_loss(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from models.losses import ranking_loss
+from models.losses import Loss
 from models.prompts import PromptLearner
 from models.scoring import (
     PackedTokens,
@@ -27,7 +27,7 @@ class CaptionBatch:
 
 
 class TaIDPT(nn.Module):
-    """The training objective: the ranking loss of both branches on a batch of captions."""
+    """The training objective: one loss of both branches' scores on a batch of captions."""
 
     def __init__(
         self,
@@ -35,13 +35,12 @@ class TaIDPT(nn.Module):
         *,
         tokens_are_projected: bool,
         kappa: float,
-        margin: float,
-        scale: float,
+        loss: Loss,
     ) -> None:
         super().__init__()
         self.learner = learner
         self.tokens_are_projected = tokens_are_projected
-        self.kappa, self.margin, self.scale = kappa, margin, scale
+        self.kappa, self.loss = kappa, loss
 
     def forward(self, batch: CaptionBatch) -> Tensor:
         """Scalar loss, differentiable in the contexts."""
@@ -49,13 +48,7 @@ class TaIDPT(nn.Module):
         projection = None if self.tokens_are_projected else self.learner.backbone.projection
         of_global = global_scores(batch.global_, global_prompts)
         of_local = packed_local_scores(batch.tokens, local_prompts, projection, self.kappa)
-        return sum(
-            (
-                ranking_loss(scores, batch.labels, margin=self.margin, scale=self.scale)
-                for scores in (of_global, of_local)
-            ),
-            start=of_global.new_zeros(()),
-        )
+        return self.loss(of_global, batch.labels) + self.loss(of_local, batch.labels)
 
 
 def image_scores(

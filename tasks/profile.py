@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tasks.errors import InputError
 
@@ -72,8 +72,11 @@ class TrainSettings(Settings):
     batch: int = Field(512, ge=1, description="Captions per step.")
     learning_rate: float = Field(1e-4, gt=0, description="Base rate of the cosine schedule.")
     kappa: float = Field(50.0, gt=0, description="Local softmax's scale on captions.")
+    loss: Literal["ranking", "bce", "asl"] = Field(
+        "ranking", description="Loss of each branch's scores."
+    )
     margin: float = Field(1.0, gt=0, description="Ranking loss's margin m, on scaled cosines.")
-    scale: float = Field(4.0, gt=0, description="Factor s on the cosines inside the ranking loss.")
+    scale: float = Field(4.0, gt=0, description="Factor s on the cosines inside the loss.")
 
 
 class ImageSet(Settings):
@@ -97,7 +100,9 @@ class Profile(Settings):
     captions: CaptionChoice = CaptionChoice()
     backbone: BackboneSettings = BackboneSettings()
     train: TrainSettings = TrainSettings()
-    images: ImageSet
+    images: list[ImageSet] = Field(
+        min_length=1, description="Image sets to evaluate on; the first one's mAP is the headline."
+    )
     methods: list[Literal["zero-shot", "tai-dpt"]] = Field(
         ["zero-shot", "tai-dpt"], min_length=1, description="Rows of the result table."
     )
@@ -106,6 +111,14 @@ class Profile(Settings):
     prompts: Literal["here", "prompts/gpu"] = Field(
         "here", description="Train and evaluate in this process, or launch that deployment."
     )
+
+    @field_validator("images")
+    @classmethod
+    def _names_differ(cls, images: list[ImageSet]) -> list[ImageSet]:
+        names = [image_set.name for image_set in images]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two image sets share a name: {', '.join(names)}")
+        return images
 
     def path(self, relative: str) -> Path:
         """A path of the profile, resolved against `data`."""

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import ingest, label, selection
 from tasks.errors import InputError
-from tasks.profile import CaptionSource, Profile
+from tasks.profile import CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
 from tasks.readers import Columns
 from tasks.store import Result, Stage, canonical, run_stage, source_sha256
@@ -70,14 +70,15 @@ def check(profile: Profile) -> Vocabulary:
     from tasks.backbone import check_backbone
     from tasks.image_sets import read_image_set
 
-    images = profile.images
-    if images.form != "coco":
-        raise InputError(
-            f"profile '{profile.name}', field 'images.form': image sets in the layout of "
-            f"{images.form} cannot be read yet; use an image set in COCO's layout"
-        )
+    for image_set in profile.images:
+        if image_set.form != "coco":
+            raise InputError(
+                f"profile '{profile.name}', field 'images.form': image sets in the layout of "
+                f"{image_set.form} cannot be read yet; use an image set in COCO's layout"
+            )
+        annotations, folder = profile.path(image_set.annotations), profile.path(image_set.folder)
+        read_image_set("coco", annotations, folder)
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
-    read_image_set("coco", profile.path(images.annotations), profile.path(images.folder))
     return check_captions.fn(profile)
 
 
@@ -223,13 +224,12 @@ def train_prompts(
     return stage
 
 
-@task(name="images", cache_policy=NO_CACHE)
-def encode_images(profile: Profile) -> Stage:
-    """Global and dense features of the image set."""
+@task(name="images", cache_policy=NO_CACHE, task_run_name="images {image_set.name}")
+def encode_images(profile: Profile, image_set: ImageSet) -> Stage:
+    """Global and dense features of an image set."""
     from tasks import image_sets, images
 
-    chosen = profile.images
-    annotations, folder = profile.path(chosen.annotations), profile.path(chosen.folder)
+    annotations, folder = profile.path(image_set.annotations), profile.path(image_set.folder)
     entries = image_sets.read_image_set("coco", annotations, folder)
     present = [folder / entry.file for entry in entries if (folder / entry.file).is_file()]
     content = hashlib.sha256("".join(source_sha256(path) for path in present).encode())
@@ -252,11 +252,16 @@ def encode_images(profile: Profile) -> Stage:
     )
 
 
-@task(name="evaluate", cache_policy=NO_CACHE, task_run_name="evaluate {method}")
+@task(name="evaluate", cache_policy=NO_CACHE, task_run_name="evaluate {method} {image_set.name}")
 def evaluate(
-    profile: Profile, vocabulary: Vocabulary, method: str, images: Stage, prompts: Stage | None
+    profile: Profile,
+    vocabulary: Vocabulary,
+    method: str,
+    image_set: ImageSet,
+    images: Stage,
+    prompts: Stage | None,
 ) -> Stage:
-    """Scores and mAP of one method: zero-shot CLIP, or trained prompts."""
+    """Scores and mAP of one method on one image set: zero-shot CLIP, or trained prompts."""
     from tasks import evaluate, train
 
     def work(out: Path) -> Result:
@@ -264,7 +269,7 @@ def evaluate(
             scorer = evaluate.zero_shot_scorer(load(profile).backbone, vocabulary)
         else:
             tensors = train.read_prompts(prompts.folder)
-            scorer = evaluate.prompt_scorer(tensors, profile.images.kappa)
+            scorer = evaluate.prompt_scorer(tensors, image_set.kappa)
         return Result(*evaluate.write_scores(images.folder, scorer, vocabulary, out))
 
     source = _backbone_identity(profile) if prompts is None else prompts.digest
@@ -275,7 +280,7 @@ def evaluate(
             "vocabulary": vocabulary_digest(vocabulary),
             "prompts": source,
         },
-        parameters={"method": method, "kappa": profile.images.kappa},
+        parameters={"method": method, "kappa": image_set.kappa},
         code=evaluate.CODE,
         work=work,
     )

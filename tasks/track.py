@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from tasks.profile import ImageSet, Profile
 from tasks.store import Stage, home
 
 EXPERIMENT = "tai-flows"
@@ -86,6 +87,15 @@ def run(name: str, parent_id: str | None = None) -> Iterator[Run]:
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+def metrics_of(
+    profile: Profile, image_set: ImageSet, figures: Mapping[str, float]
+) -> dict[str, float]:
+    """Figures of an image set as metrics; all but the first set's names are led by `<set>.`."""
+    prefix = "" if image_set.name == profile.images[0].name else f"{image_set.name}."
+    maps = {name: value for name, value in figures.items() if name.startswith(("mAP/", "AP/"))}
+    return {f"{prefix}{name}": value for name, value in maps.items()}
 
 
 def metric_name(name: str) -> str:

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from models.backbone import Backbone
+from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.schedule import learning_rate
 from models.tai_dpt import TaIDPT
@@ -76,8 +77,7 @@ def write_prompts(
         learner,
         tokens_are_projected=stores_projection(backbone),
         kappa=settings.kappa,
-        margin=settings.margin,
-        scale=settings.scale,
+        loss=loss_on_cosines(settings.loss, margin=settings.margin, scale=settings.scale),
     )
     steps = math.ceil(len(features) / settings.batch)
     momentum = torch.zeros_like(learner.context)

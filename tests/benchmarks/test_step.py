@@ -5,6 +5,7 @@ import torch
 
 from benchmarks import plain
 from benchmarks.captions import made_up, made_up_classes
+from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.scoring import PackedTokens
 from models.tai_dpt import CaptionBatch, TaIDPT
@@ -31,7 +32,8 @@ def test_a_full_size_step_is_the_plain_one(model: str) -> None:
         norms=projected[inside].norm(dim=-1),
     )
     batch = CaptionBatch(torch.nn.functional.normalize(at_end, dim=-1), packed, labels)
-    objective = TaIDPT(learner, tokens_are_projected=False, kappa=50.0, margin=1.0, scale=4.0)
+    loss_of = loss_on_cosines("ranking", margin=1.0, scale=4.0)
+    objective = TaIDPT(learner, tokens_are_projected=False, kappa=50.0, loss=loss_of)
     loss = objective(batch)
     loss.backward()
 

@@ -136,9 +136,9 @@ def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message
     [
         ("backbone.model", "RN5O", "field 'backbone.model'"),
         ("backbone.pretrained", "nowhere.safetensors", "no weights file"),
-        ("images.form", "voc2007", "cannot be read yet"),
-        ("images.folder", "nowhere", "no such folder"),
-        ("images.annotations", "captions_demo.json", "instances"),
+        ("images.0.form", "voc2007", "cannot be read yet"),
+        ("images.0.folder", "nowhere", "no such folder"),
+        ("images.0.annotations", "captions_demo.json", "instances"),
         ("sources.0.path", "instances_demo.json", "looks like instances"),
     ],
 )

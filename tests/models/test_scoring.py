@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.losses import asymmetric_loss, bce_loss, ranking_loss
+from models.losses import asymmetric_loss, bce_loss, loss_on_cosines, ranking_loss
 from models.schedule import learning_rate
 from models.scoring import (
     PackedTokens,
@@ -95,6 +95,19 @@ def test_bce_and_asl_are_their_equations() -> None:
         asl -= (1 - p) * math.log(p) if label else (1 - n) ** 2 * math.log(n)
     assert float(bce_loss(logits, labels)) == pytest.approx(bce / 12)
     assert float(asymmetric_loss(logits, labels)) == pytest.approx(asl / 4)
+
+
+def test_losses_by_name_take_scaled_cosines() -> None:
+    cosines, labels = normal(4, 3).tanh(), normal(4, 3, seed=1) > 0
+    found = {
+        name: float(loss_on_cosines(name, margin=0.5, scale=7.0)(cosines, labels))
+        for name in ("ranking", "bce", "asl")
+    }
+    assert found == {
+        "ranking": float(ranking_loss(cosines, labels, margin=0.5, scale=7.0)),
+        "bce": float(bce_loss(7 * cosines, labels)),
+        "asl": float(asymmetric_loss(7 * cosines, labels)),
+    }
 
 
 def test_learning_rate_warms_up_one_epoch_then_follows_the_cosine() -> None:

@@ -15,8 +15,9 @@ if __name__ == "__main__":
         labels.append(stages.label_captions.fn(corpora[-1], vocabulary))
     features = stages.encode_captions.fn(profile, vocabulary, corpora, labels)
     prompts = stages.train_prompts.fn(profile, vocabulary, features, lambda epoch, figures: None)
-    images = stages.encode_images.fn(profile)
-    scores = stages.evaluate.fn(profile, vocabulary, "tai-dpt", images, prompts)
+    (image_set,) = profile.images
+    images = stages.encode_images.fn(profile, image_set)
+    scores = stages.evaluate.fn(profile, vocabulary, "tai-dpt", image_set, images, prompts)
     for stage in (*corpora, *labels, features, prompts, images, scores):
         found[f"{stage.name}/{stage.folder.name}"] = stage.digest
     fresh = any(s.fresh for s in (*corpora, *labels, features, prompts, images, scores))
