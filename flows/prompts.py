@@ -5,8 +5,8 @@ from typing import Any
 from prefect import flow
 
 from tasks import stages, track
-from tasks.profile import load_profile
-from tasks.store import find_stage
+from tasks.profile import ImageSet, load_profile
+from tasks.store import Stage, find_stage
 from tasks.vocabulary import load_vocabulary
 
 
@@ -28,13 +28,16 @@ def prompts(
     """
     chosen = load_profile(profile)
     vocabulary = load_vocabulary(stages.vocabulary_path(chosen))
-    images = [(image_set, stages.encode_images(chosen, image_set)) for image_set in chosen.images]
+    images: list[tuple[ImageSet, Stage, Stage]] = []
+    for image_set in chosen.images:
+        listed = stages.list_images(chosen, image_set)
+        images.append((image_set, listed, stages.encode_images(chosen, image_set, listed)))
     evaluations: dict[str, dict[str, str]] = {}
     for method in chosen.methods:
         with track.run(method, mlflow_run) as run:
             run.parameters(chosen.flat() | {"method": method})
-            for image_set, features_of_set in images:
-                run.dataset(image_set.name, features_of_set, "evaluation")
+            for image_set, listed, _ in images:
+                run.dataset(image_set.name, listed, "evaluation")
             trained = None
             if method == "tai-dpt":
                 features = stages.encode_captions(
@@ -53,9 +56,9 @@ def prompts(
                 for name in ("prompts.safetensors", "card.json"):
                     run.artifact(trained.file(name), "prompts")
             evaluations[method] = {}
-            for image_set, features_of_set in images:
+            for image_set, listed, encoded in images:
                 found = stages.evaluate(
-                    chosen, vocabulary, method, image_set, features_of_set, trained
+                    chosen, vocabulary, method, image_set, listed, encoded, trained
                 )
                 run.metrics(track.metrics_of(chosen, image_set, found.figures))
                 run.artifact(found.file("ap.csv"), image_set.name)

@@ -4,6 +4,7 @@ Labels are 1 (shown), 0 (not shown) or -1 (ignored, as PASCAL VOC's difficult ob
 image is neither right nor wrong for that class. Booleans do where nothing is ignored.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,7 @@ def resample_weights(images: int, resamples: int, generator: torch.Generator) ->
 
 
 def bootstrap_maps(
-    branches: dict[str, Tensor], labels: Tensor, *, resamples: int = 1000, seed: int = 0
+    branches: Mapping[str, Tensor], labels: Tensor, *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Tensor]:
     """MAP in percent [R] of R resamples of the images, for score matrices [N, C] by name.
 

@@ -3,17 +3,26 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
 
 from models.backbone import Backbone
-from models.metrics import average_precisions, mean_average_precision
+from models.metrics import (
+    average_precisions,
+    bootstrap_maps,
+    f1_scores,
+    interval,
+    mean_average_precision,
+    top_decisions,
+)
 from models.prompts import class_embeddings
 from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
 from models.tai_dpt import image_scores
@@ -29,6 +38,8 @@ BRANCHES: Final = ("global", "local", "merged")
 SCORES: Final = "scores.parquet"
 AP_TABLE: Final = "ap.csv"
 METRICS: Final = "metrics.json"
+TOP: Final = 3
+"""Classes that an image is tagged with where decisions are asked for."""
 Scorer = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
@@ -60,63 +71,115 @@ def prompt_scorer(prompts: torch.Tensor, kappa: float) -> Scorer:
 
 
 def write_scores(
-    images: Path, scorer: Scorer, vocabulary: Vocabulary, out: Path
+    entries: Path, images: Path, scorer: Scorer, vocabulary: Vocabulary, out: Path
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Score the image features in `images`; write scores, an AP table and metrics to `out`.
+    """Score the images in `entries` by their features in `images`; write scores and metrics.
+
+    An image that is missing or broken has no score. The mAP is that over the others, and where
+    there is any, `mAP_missing_last` is the mAP with such images ranked last in every class.
 
     Returns:
-        Counts, and the metrics mAP/<branch> (percent) and AP/<class> (percent, merged).
+        Counts (images = images/scored + images/without_score) and metrics in percent: mAP/<branch>
+        with its 95 % interval, AP/<class> (merged), CF1/top3 and OF1/top3 (merged).
 
     Raises:
         InputError: no image shows any class of the vocabulary.
 
     """
-    table = pq.read_table(images / IMAGES)
-    index = {label: column for column, label in enumerate(vocabulary.classes)}
-    labels = torch.zeros(table.num_rows, len(index), dtype=torch.int8)
-    foreign: set[str] = set()
+    listed = pq.read_table(entries)
+    labels = _label_matrix(listed, vocabulary)
+    # features come in the set's order, without the images that could not be read
+    scored = np.isin(listed["file"].to_numpy(), pq.read_table(images / IMAGES)["file"].to_numpy())
+    missing = len(scored) - int(scored.sum())
+    batches = [scorer(features) for features in feature_batches(images)]
+    scores = {branch: torch.cat([batch[branch] for batch in batches]) for branch in BRANCHES}
+    of_scored = labels[torch.from_numpy(scored)]
+
+    precisions = {branch: average_precisions(scores[branch], of_scored) for branch in BRANCHES}
+    metrics = _map_metrics(scores, of_scored, precisions)
+    if missing:
+        for branch, known in scores.items():
+            full = known.new_full(labels.shape, float(known.min()) - 1)
+            full[torch.from_numpy(scored)] = known
+            ranked_last = mean_average_precision(average_precisions(full, labels))
+            metrics[f"mAP_missing_last/{branch}"] = ranked_last
+    top = f1_scores(top_decisions(scores["merged"], TOP), of_scored)
+    metrics |= {f"CF1/top{TOP}": top.per_class, f"OF1/top{TOP}": top.overall}
+    per_class = zip(vocabulary.classes, (100 * precisions["merged"]).tolist(), strict=True)
+    metrics |= {f"AP/{label}": ap for label, ap in per_class if not math.isnan(ap)}
+
+    _write_scores(listed.filter(pa.array(scored)), scores, out)
+    positives = (of_scored == 1).sum(dim=0)
+    _write_ap_table(vocabulary.classes, positives, precisions, out)
+    write_whole(out / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+    counts = {
+        "images": len(scored),
+        "images/scored": len(scored) - missing,
+        "images/without_score": missing,
+        "classes/evaluated": int((positives > 0).sum()),
+        "classes/without_positive": int((positives == 0).sum()),
+    }
+    return counts, metrics
+
+
+def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
+    """[N, C] int8 of a table with `classes` and `ignored`: 1 shown, 0 not shown, -1 ignored.
+
+    Names that are no class are left out.
+    """
+    index = {label: column for column, label in enumerate(classes)}
+    labels = torch.zeros(listed.num_rows, len(index), dtype=torch.int8)
     for mark, column in ((-1, "ignored"), (1, "classes")):
-        for row, names in enumerate(table[column].to_pylist()):
-            foreign.update(name for name in names if name not in index)
+        for row, names in enumerate(listed[column].to_pylist()):
             labels[row, [index[name] for name in names if name in index]] = mark
+    return labels
+
+
+def _label_matrix(listed: pa.Table, vocabulary: Vocabulary) -> torch.Tensor:
+    """`label_matrix`, once it is sure that the set shows some of the classes."""
+    labels = label_matrix(listed, vocabulary.classes)
+    shown = set(pc.unique(listed["classes"].combine_chunks().flatten()).to_pylist())
+    foreign = sorted(shown - set(vocabulary.classes))
     if foreign:
-        LOG.warning(
-            "evaluate: shown, but no class of the vocabulary: %s", ", ".join(sorted(foreign)[:10])
-        )
+        LOG.warning("evaluate: shown, but no class of the vocabulary: %s", ", ".join(foreign[:10]))
     if not (labels == 1).any():
         raise InputError(
             f"no image shows any class of vocabulary '{vocabulary.name}'; expected classes named "
-            f"as the annotations' classes, such as {', '.join(sorted(foreign)[:5])}"
+            f"as the annotations' classes, such as {', '.join(foreign[:5])}"
         )
-    batches = [scorer(features) for features in feature_batches(images)]
-    scores = {branch: torch.cat([batch[branch] for batch in batches]) for branch in BRANCHES}
-    precisions = {branch: average_precisions(scores[branch], labels) for branch in BRANCHES}
-    metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in BRANCHES}
-    positives = (labels == 1).sum(dim=0).tolist()
-    per_class = dict(zip(vocabulary.classes, (100 * precisions["merged"]).tolist(), strict=True))
-    metrics |= {f"AP/{label}": ap for label, ap in per_class.items() if not math.isnan(ap)}
+    return labels
 
-    shown = [
-        [vocabulary.classes[c] for c in (row == 1).nonzero().flatten().tolist()] for row in labels
-    ]
-    columns: dict[str, Any] = {
-        "image_id": table["image_id"],
-        "file": table["file"],
-        "labels": pa.array(shown, pa.list_(pa.string())),
-    }
+
+def _map_metrics(
+    scores: Mapping[str, torch.Tensor],
+    labels: torch.Tensor,
+    precisions: Mapping[str, torch.Tensor],
+) -> dict[str, float]:
+    """MAP of each branch with the ends of its 95 % bootstrap interval."""
+    metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in BRANCHES}
+    for branch, maps in bootstrap_maps(scores, labels).items():
+        metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"] = interval(maps)
+    return metrics
+
+
+def _write_scores(scored: pa.Table, scores: Mapping[str, torch.Tensor], out: Path) -> None:
+    """One row per image with a score: what it shows and its scores [C] by branch."""
     for branch in BRANCHES:
         flat = pa.array(scores[branch].numpy().reshape(-1))
-        columns[branch] = pa.FixedSizeListArray.from_arrays(flat, len(index))
-    pq.write_table(pa.table(columns), out / SCORES, compression="zstd")
-    ap_table = {"class": list(vocabulary.classes), "positives": positives}
+        column = pa.FixedSizeListArray.from_arrays(flat, scores[branch].shape[1])
+        scored = scored.append_column(branch, column)
+    pq.write_table(scored, out / SCORES, compression="zstd")
+
+
+def _write_ap_table(
+    classes: Sequence[str],
+    positives: torch.Tensor,
+    precisions: Mapping[str, torch.Tensor],
+    out: Path,
+) -> None:
+    """One row per class: images that show it, and its AP in percent by branch."""
+    columns: dict[str, Any] = {"class": list(classes), "positives": positives.tolist()}
     for branch in BRANCHES:
         values = (100 * precisions[branch]).tolist()
-        ap_table[f"AP/{branch}"] = [None if math.isnan(value) else value for value in values]
-    pyarrow.csv.write_csv(pa.table(ap_table), out / AP_TABLE)
-    write_whole(out / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
-    counts = {
-        "images": table.num_rows,
-        "classes/evaluated": sum(1 for count in positives if count),
-        "classes/without_positive": sum(1 for count in positives if not count),
-    }
-    return counts, metrics
+        columns[f"AP/{branch}"] = [None if math.isnan(value) else value for value in values]
+    pyarrow.csv.write_csv(pa.table(columns), out / AP_TABLE)

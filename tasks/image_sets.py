@@ -12,7 +12,7 @@ images stage.
 """
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -20,10 +20,22 @@ from xml.etree.ElementTree import ParseError
 
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 from defusedxml import DefusedXmlException, ElementTree
 
 from tasks.errors import InputError
 
+CODE: Final = ("tasks/image_sets.py",)
+ENTRIES: Final = "entries.parquet"
+SCHEMA: Final = pa.schema(
+    {
+        "image_id": pa.string(),
+        "file": pa.string(),
+        "classes": pa.list_(pa.string()),
+        "ignored": pa.list_(pa.string()),
+    }
+)
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -76,6 +88,21 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> list[Im
             f"{folder}: none of the images is here; the first would be {entries[0].file}"
         )
     return entries
+
+
+def write_entries(entries: Sequence[ImageEntry], out: Path) -> dict[str, int]:
+    """Write a set's images, in their order, as Parquet; returns counts."""
+    columns = {
+        field.name: pa.array([getattr(entry, field.name) for entry in entries], field.type)
+        for field in SCHEMA
+    }
+    pq.write_table(pa.table(columns, schema=SCHEMA), out / ENTRIES, compression="zstd")
+    return {
+        "images/listed": len(entries),
+        "images/without_class": sum(not entry.classes for entry in entries),
+        "labels": sum(len(entry.classes) for entry in entries),
+        "labels/ignored": sum(len(entry.ignored) for entry in entries),
+    }
 
 
 def _of_coco(annotations: Path) -> list[ImageEntry]:

@@ -16,16 +16,10 @@ from PIL import Image
 
 from tasks.backbone import LoadedBackbone
 from tasks.errors import InputError
-from tasks.image_sets import ImageEntry
 from tasks.progress import Progress
 
 LOG = logging.getLogger("tai")
-CODE: Final = (
-    "tasks/images.py",
-    "tasks/image_sets.py",
-    "tasks/backbone.py",
-    "models/backbone.py",
-)
+CODE: Final = ("tasks/images.py", "tasks/backbone.py", "models/backbone.py")
 IMAGES: Final = "images.parquet"
 REJECTS: Final = "rejects.parquet"
 FEATURES: Final = ("pooled", "pooled_plain", "dense")
@@ -35,7 +29,7 @@ LARGEST_PIXELS: Final = 100_000_000
 
 
 def write_image_features(
-    entries: Sequence[ImageEntry], folder: Path, loaded: LoadedBackbone, out: Path
+    files: Sequence[str], folder: Path, loaded: LoadedBackbone, out: Path
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Encode images into fp16 shards under `out`; an image that cannot be read is listed apart.
 
@@ -47,42 +41,29 @@ def write_image_features(
 
     """
     shards = [
-        entries[start : start + IMAGES_PER_SHARD]
-        for start in range(0, len(entries), IMAGES_PER_SHARD)
+        files[start : start + IMAGES_PER_SHARD] for start in range(0, len(files), IMAGES_PER_SHARD)
     ]
     paths = [out / f"shard-{number:05d}.arrow" for number in range(len(shards))]
     done = sum(len(s) for s, path in zip(shards, paths, strict=True) if path.is_file())
-    progress = Progress("images", len(entries), "images", done)
+    progress = Progress("images", len(files), "images", done)
     for shard, path in zip(shards, paths, strict=True):
         if not path.is_file():
             unfinished = path.with_suffix(".part")
             _write_shard(unfinished, shard, folder, loaded, progress)
             unfinished.rename(path)
-    kept = {row for path in paths for row in _shard(path)["file"].to_pylist()}
-    good = [entry for entry in entries if entry.file in kept]
+    kept = [file for path in paths for file in _shard(path)["file"].to_pylist()]
     bad = [
-        {"file": entry.file, "reason": str(_problem(folder / entry.file))}
-        for entry in entries
-        if entry.file not in kept
+        {"file": file, "reason": str(_problem(folder / file))}
+        for file in sorted(set(files) - set(kept))
     ]
-    if not good:
+    if not kept:
         raise InputError(f"{folder / bad[0]['file']}: {bad[0]['reason']}; no image could be read")
     for row in bad:
         LOG.warning("images: %s left out: %s", row["file"], row["reason"])
     reject_schema = pa.schema({"file": pa.string(), "reason": pa.string()})
     pq.write_table(pa.Table.from_pylist(bad, schema=reject_schema), out / REJECTS)
-    pq.write_table(
-        pa.table(
-            {
-                "image_id": [entry.image_id for entry in good],
-                "file": [entry.file for entry in good],
-                "classes": pa.array([e.classes for e in good], pa.list_(pa.string())),
-                "ignored": pa.array([e.ignored for e in good], pa.list_(pa.string())),
-            }
-        ),
-        out / IMAGES,
-    )
-    counts = {"images/read": len(entries), "images/kept": len(good), "images/rejected": len(bad)}
+    pq.write_table(pa.table({"file": kept}), out / IMAGES)
+    counts = {"images/read": len(files), "images/kept": len(kept), "images/rejected": len(bad)}
     return counts, {"images_per_s": round(progress.rate, 2)}
 
 
@@ -95,16 +76,16 @@ def feature_batches(folder: Path) -> Iterator[dict[str, torch.Tensor]]:
 
 def _write_shard(
     path: Path,
-    entries: Sequence[ImageEntry],
+    shard: Sequence[str],
     folder: Path,
     loaded: LoadedBackbone,
     progress: Progress,
 ) -> None:
     found: dict[str, list[torch.Tensor]] = {name: [] for name in FEATURES}
     files: list[str] = []
-    decoded = _decoded_ahead(entries, folder, loaded)
+    decoded = _decoded_ahead(shard, folder, loaded)
     while group := list(islice(decoded, IMAGES_PER_BATCH)):
-        whole = [(entry, image) for entry, image in group if image is not None]
+        whole = [(file, image) for file, image in group if image is not None]
         if whole:
             batch = torch.stack([image for _, image in whole])
             batch = batch.to(loaded.backbone.device, memory_format=torch.channels_last)
@@ -112,7 +93,7 @@ def _write_shard(
                 features = loaded.backbone.encode_images(batch)
             for name in FEATURES:
                 found[name].append(getattr(features, name).half().cpu())
-            files += [entry.file for entry, _ in whole]
+            files += [file for file, _ in whole]
         progress.add(len(group))
     columns = {"file": pa.array(files, pa.string())}
     for name in FEATURES:
@@ -123,18 +104,18 @@ def _write_shard(
 
 
 def _decoded_ahead(
-    entries: Sequence[ImageEntry], folder: Path, loaded: LoadedBackbone
-) -> Iterator[tuple[ImageEntry, torch.Tensor | None]]:
+    files: Sequence[str], folder: Path, loaded: LoadedBackbone
+) -> Iterator[tuple[str, torch.Tensor | None]]:
     """Images as tensors in order, decoded by threads a few batches before they are needed."""
     with ThreadPoolExecutor() as pool:
-        waiting: list[tuple[ImageEntry, Future[torch.Tensor | None]]] = []
-        for entry in entries:
-            waiting.append((entry, pool.submit(_decode, folder / entry.file, loaded.preprocess)))
+        waiting: list[tuple[str, Future[torch.Tensor | None]]] = []
+        for file in files:
+            waiting.append((file, pool.submit(_decode, folder / file, loaded.preprocess)))
             if len(waiting) > 4 * IMAGES_PER_BATCH:
                 first, future = waiting.pop(0)
                 yield first, future.result()
-        for entry, future in waiting:
-            yield entry, future.result()
+        for file, future in waiting:
+            yield file, future.result()
 
 
 def _decode(path: Path, preprocess: Any) -> torch.Tensor | None:

@@ -83,8 +83,10 @@ class ImageSet(Settings):
     """The images that prompts are evaluated on."""
 
     name: Name = Field(description="Name of the image set in tables and MLflow.")
-    form: Literal["coco", "voc2007", "nuswide"] = Field("coco", description="Layout on disk.")
-    annotations: str = Field(description="Instances JSON (or list file), relative to `data`.")
+    form: Literal["coco", "voc2007", "nuswide", "folder"] = Field(
+        "coco", description="Layout on disk; folder: any images, with a CSV (file, class)."
+    )
+    annotations: str = Field(description="Instances JSON, list file or CSV, relative to `data`.")
     folder: str = Field(description="Folder of the images, relative to `data`.")
     kappa: float = Field(40.0, gt=0, description="Local softmax's scale on images.")
 

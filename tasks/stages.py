@@ -6,13 +6,14 @@ Outputs are cached by content in `tasks.store`, so Prefect's own result cache is
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import ingest, label, selection
+from tasks import image_sets, ingest, label, selection
 from tasks.errors import InputError
 from tasks.profile import CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
@@ -68,16 +69,9 @@ def check(profile: Profile) -> Vocabulary:
 
     """
     from tasks.backbone import check_backbone
-    from tasks.image_sets import read_image_set
 
     for image_set in profile.images:
-        if image_set.form != "coco":
-            raise InputError(
-                f"profile '{profile.name}', field 'images.form': image sets in the layout of "
-                f"{image_set.form} cannot be read yet; use an image set in COCO's layout"
-            )
-        annotations, folder = profile.path(image_set.annotations), profile.path(image_set.folder)
-        read_image_set("coco", annotations, folder)
+        image_entries(profile, image_set)
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
     return check_captions.fn(profile)
 
@@ -224,25 +218,42 @@ def train_prompts(
     return stage
 
 
-@task(name="images", cache_policy=NO_CACHE, task_run_name="images {image_set.name}")
-def encode_images(profile: Profile, image_set: ImageSet) -> Stage:
-    """Global and dense features of an image set."""
-    from tasks import image_sets, images
-
-    annotations, folder = profile.path(image_set.annotations), profile.path(image_set.folder)
-    entries = image_sets.read_image_set("coco", annotations, folder)
-    present = [folder / entry.file for entry in entries if (folder / entry.file).is_file()]
-    content = hashlib.sha256("".join(source_sha256(path) for path in present).encode())
+@task(name="image set", cache_policy=NO_CACHE, task_run_name="image set {image_set.name}")
+def list_images(profile: Profile, image_set: ImageSet) -> Stage:
+    """Which images an image set has, and what each shows."""
+    entries = image_entries(profile, image_set)
 
     def work(out: Path) -> Result:
-        loaded = load(profile)
-        return Result(*images.write_image_features(entries, folder, loaded, out))
+        return Result(image_sets.write_entries(entries, out), {})
+
+    content = canonical([astuple(entry) for entry in entries])
+    return run_stage(
+        "image-set",
+        inputs={"entries": hashlib.sha256(content).hexdigest()},
+        parameters={"name": image_set.name},
+        code=image_sets.CODE,
+        work=work,
+    )
+
+
+@task(name="images", cache_policy=NO_CACHE, task_run_name="images {image_set.name}")
+def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage:
+    """Global and dense features of an image set, whatever its images show."""
+    import pyarrow.parquet as pq
+
+    from tasks import images
+
+    folder = profile.path(image_set.folder)
+    files = pq.read_table(listed.file(image_sets.ENTRIES), columns=["file"])["file"].to_pylist()
+    content = {file: source_sha256(folder / file) for file in files if (folder / file).is_file()}
+
+    def work(out: Path) -> Result:
+        return Result(*images.write_image_features(files, folder, load(profile), out))
 
     return run_stage(
         "images",
         inputs={
-            "annotations": source_sha256(annotations),
-            "images": content.hexdigest(),
+            "images": hashlib.sha256(canonical([files, content])).hexdigest(),
             "backbone": _backbone_identity(profile),
         },
         parameters={"device": device(profile)},
@@ -258,6 +269,7 @@ def evaluate(
     vocabulary: Vocabulary,
     method: str,
     image_set: ImageSet,
+    listed: Stage,
     images: Stage,
     prompts: Stage | None,
 ) -> Stage:
@@ -270,12 +282,14 @@ def evaluate(
         else:
             tensors = train.read_prompts(prompts.folder)
             scorer = evaluate.prompt_scorer(tensors, image_set.kappa)
-        return Result(*evaluate.write_scores(images.folder, scorer, vocabulary, out))
+        entries = listed.file(image_sets.ENTRIES)
+        return Result(*evaluate.write_scores(entries, images.folder, scorer, vocabulary, out))
 
     source = _backbone_identity(profile) if prompts is None else prompts.digest
     return run_stage(
         "evaluate",
         inputs={
+            "image-set": listed.digest,
             "images": images.digest,
             "vocabulary": vocabulary_digest(vocabulary),
             "prompts": source,
@@ -283,6 +297,13 @@ def evaluate(
         parameters={"method": method, "kappa": image_set.kappa},
         code=evaluate.CODE,
         work=work,
+    )
+
+
+def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.ImageEntry]:
+    """The images of one of the profile's image sets, read from its lists."""
+    return image_sets.read_image_set(
+        image_set.form, profile.path(image_set.annotations), profile.path(image_set.folder)
     )
 
 

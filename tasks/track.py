@@ -94,8 +94,7 @@ def metrics_of(
 ) -> dict[str, float]:
     """Figures of an image set as metrics; all but the first set's names are led by `<set>.`."""
     prefix = "" if image_set.name == profile.images[0].name else f"{image_set.name}."
-    maps = {name: value for name, value in figures.items() if name.startswith(("mAP/", "AP/"))}
-    return {f"{prefix}{name}": value for name, value in maps.items()}
+    return {f"{prefix}{name}": value for name, value in figures.items() if name != "seconds"}
 
 
 def metric_name(name: str) -> str:

@@ -105,7 +105,7 @@ def test_scores_give_the_reported_map(demo: tuple[Path, str]) -> None:
         found = []
         for column, name in enumerate(classes):
             ranked = sorted(rows, key=lambda row, at=column: -row["merged"][at])
-            hits = [name in row["labels"] for row in ranked]
+            hits = [name in row["classes"] for row in ranked]
             if any(hits):
                 precisions = [sum(hits[: i + 1]) / (i + 1) for i, hit in enumerate(hits) if hit]
                 found.append(sum(precisions) / len(precisions))
@@ -136,7 +136,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message
     [
         ("backbone.model", "RN5O", "field 'backbone.model'"),
         ("backbone.pretrained", "nowhere.safetensors", "no weights file"),
-        ("images.0.form", "voc2007", "cannot be read yet"),
+        ("images.0.form", "voc2007", "Annotations"),
         ("images.0.folder", "nowhere", "no such folder"),
         ("images.0.annotations", "captions_demo.json", "instances"),
         ("sources.0.path", "instances_demo.json", "looks like instances"),

@@ -16,9 +16,11 @@ if __name__ == "__main__":
     features = stages.encode_captions.fn(profile, vocabulary, corpora, labels)
     prompts = stages.train_prompts.fn(profile, vocabulary, features, lambda epoch, figures: None)
     (image_set,) = profile.images
-    images = stages.encode_images.fn(profile, image_set)
-    scores = stages.evaluate.fn(profile, vocabulary, "tai-dpt", image_set, images, prompts)
-    for stage in (*corpora, *labels, features, prompts, images, scores):
+    listed = stages.list_images.fn(profile, image_set)
+    images = stages.encode_images.fn(profile, image_set, listed)
+    scores = stages.evaluate.fn(profile, vocabulary, "tai-dpt", image_set, listed, images, prompts)
+    whole = (*corpora, *labels, features, prompts, listed, images, scores)
+    for stage in whole:
         found[f"{stage.name}/{stage.folder.name}"] = stage.digest
-    fresh = any(s.fresh for s in (*corpora, *labels, features, prompts, images, scores))
+    fresh = any(stage.fresh for stage in whole)
     print(json.dumps({"digests": found, "fresh": fresh}))
