@@ -52,11 +52,7 @@ def tai(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[d
             maps = {f"mAP/{b}": last[image_set.name].figures[f"mAP/{b}"] for b in BRANCHES}
             run.metrics(track.metrics_of(chosen, image_set, maps))
         create_table_artifact(key="map", table=table, description=_heading(chosen))
-        create_link_artifact(
-            key="mlflow",
-            link=f"http://127.0.0.1:5000/#/experiments/{run.experiment_id}/runs/{run.run_id}",
-            link_text="MLflow run",
-        )
+        create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
     return table
 
 

@@ -1,7 +1,11 @@
-"""`make up` and `make down`: Prefect's server, two workers, the deployments and MLflow's UI."""
+"""`make up` and `make down`: Prefect's server, two workers, the deployments and MLflow's UI.
+
+Everything listens on loopback; `TAI_PREFECT_PORT` and `TAI_MLFLOW_PORT` move the ports.
+"""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,35 +13,36 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tasks.store import ROOT, home
-from tasks.track import tracking_uri
+import psutil
 
-HOST = "127.0.0.1"
-PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+from tasks.store import ROOT, home
+from tasks.track import HOST, mlflow_port, mlflow_ui, tracking_uri
+
 PATIENCE_S = 120.0
 BIN = Path(sys.executable).parent
 SETTINGS = ROOT / "prefect.toml"
-PREFECT_API = f"http://{HOST}:{PREFECT_PORT}/api"
 
 
 def up() -> None:
     """Start what is not running yet, all on loopback, and deploy the flows."""
-    folder = home() / "services"
-    folder.mkdir(parents=True, exist_ok=True)
-    _start("prefect", ["prefect", "server", "start", "--host", HOST, "--port", str(PREFECT_PORT)])
-    _await("Prefect", f"{PREFECT_API}/health", folder / "prefect.log")
+    (home() / "services").mkdir(parents=True, exist_ok=True)
+    port = int(os.environ.get("TAI_PREFECT_PORT", "4200"))
+    prefect = f"http://{HOST}:{port}"
+    server = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    _serve("prefect", server, port, "TAI_PREFECT_PORT", f"{prefect}/api/health")
     # Prefect reads this file in the project's folder, so typed commands find the server
-    SETTINGS.write_text(f'[api]\nurl = "{PREFECT_API}"\n', encoding="utf-8")
+    SETTINGS.write_text(f'[api]\nurl = "{prefect}/api"\n', encoding="utf-8")
     for pool in ("local", "gpu"):
         _run("work-pool", "create", pool, "--type", "process", "--overwrite")
     _run("--no-prompt", "deploy", "--all")
     for pool in ("local", "gpu"):
         _start(f"worker-{pool}", ["prefect", "worker", "start", "--pool", pool])
-    ui = ["mlflow", "ui", "--backend-store-uri", tracking_uri()]
-    _start("mlflow", [*ui, "--host", HOST, "--port", str(MLFLOW_PORT)])
-    _await("MLflow", f"http://{HOST}:{MLFLOW_PORT}/health", folder / "mlflow.log")
+    if tracking_uri().startswith("sqlite:"):
+        ui = ["mlflow", "ui", "--backend-store-uri", tracking_uri(), "--host", HOST]
+        command = [*ui, "--port", str(mlflow_port())]
+        _serve("mlflow", command, mlflow_port(), "TAI_MLFLOW_PORT", f"{mlflow_ui()}/health")
     sys.stdout.write(
-        f"Prefect  http://{HOST}:{PREFECT_PORT}\nMLflow   http://{HOST}:{MLFLOW_PORT}\n"
+        f"Prefect  {prefect}\nMLflow   {mlflow_ui()}\n"
         "Next     source .venv/bin/activate && prefect deployment run tai/full --watch\n"
     )
 
@@ -49,8 +54,37 @@ def down() -> None:
     SETTINGS.unlink(missing_ok=True)
 
 
+def _serve(name: str, command: list[str], port: int, setting: str, health: str) -> None:
+    """Start a server unless it runs already, and wait until it answers."""
+    if not _is_running(_pid_file(name)) and not _is_free(port):
+        sys.exit(f"error: port {port} is taken by another program; set {setting} to a free one")
+    _start(name, command)
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline and _is_running(_pid_file(name)):
+        try:
+            with urllib.request.urlopen(health, timeout=5):  # noqa: S310
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    sys.exit(f"error: {name} does not answer at {health}; see {_pid_file(name, '.log')}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _pid_file(name: str, suffix: str = ".pid") -> Path:
+    return home() / "services" / f"{name}{suffix}"
+
+
 def _start(name: str, command: list[str]) -> None:
-    file = home() / "services" / f"{name}.pid"
+    file = _pid_file(name)
     if _is_running(file):
         return
     with file.with_suffix(".log").open("ab") as log:
@@ -81,24 +115,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **settings, "PATH": path}
 
 
-def _await(name: str, url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
-    sys.exit(f"error: {name} does not answer at {url}; see {log}")
-
-
 def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks: tells it from a later one of the same number."""
+    """When a process began: tells it from a later one of the same number; '' if it has ended."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
+        process = psutil.Process(pid)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
+    except psutil.NoSuchProcess:
         return ""
-    return status.rpartition(")")[2].split()[19]
 
 
 def _is_running(file: Path) -> bool:

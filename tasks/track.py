@@ -18,6 +18,7 @@ from tasks.profile import ImageSet, Profile
 from tasks.store import Stage, home
 
 EXPERIMENT = "tai-flows"
+HOST = "127.0.0.1"
 LONGEST_PARAMETER = 6000
 
 
@@ -55,6 +56,11 @@ class Run:
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, [tag])])
 
+    @property
+    def link(self) -> str:
+        """Address of the run's page, where MLflow's UI is up."""
+        return f"{mlflow_ui()}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
         self.client.set_tag(self.run_id, name, value)
@@ -63,6 +69,17 @@ class Run:
 def tracking_uri() -> str:
     """`$MLFLOW_TRACKING_URI`, or a SQLite file in the workspace."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def mlflow_port() -> int:
+    """Port of the UI that `make up` starts: `$TAI_MLFLOW_PORT`, or 5000."""
+    return int(os.environ.get("TAI_MLFLOW_PORT", "5000"))
+
+
+def mlflow_ui() -> str:
+    """Address of MLflow's pages: the tracking server's, or that of `make up`."""
+    uri = tracking_uri()
+    return uri.rstrip("/") if uri.startswith("http") else f"http://{HOST}:{mlflow_port()}"
 
 
 @contextmanager
