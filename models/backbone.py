@@ -97,10 +97,11 @@ class Backbone(nn.Module):
         embedded: Tensor = self.clip.token_embedding(tokens)
         return embedded
 
-    def positions(self, start: int, stop: int) -> Tensor:
-        """[stop - start, w] positional embeddings."""
+    @property
+    def positions(self) -> Tensor:
+        """[context_length, w] positional embeddings."""
         embedding: Tensor = self.clip.positional_embedding
-        return embedding[start:stop]
+        return embedding
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Hidden states [B, L, w] of token ids [B, L], after the last layer norm.
@@ -113,7 +114,7 @@ class Backbone(nn.Module):
         """`encode_text` from token embeddings [B, L, w], differentiable in them."""
         length = embeddings.shape[1]
         mask = self.clip.attn_mask[:length, :length]
-        hidden = self.clip.transformer(embeddings + self.positions(0, length), attn_mask=mask)
+        hidden = self.clip.transformer(embeddings + self.positions[:length], attn_mask=mask)
         normalised: Tensor = self.clip.ln_final(hidden)
         return normalised
 

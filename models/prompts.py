@@ -1,19 +1,19 @@
 """Learnable prompts: context tokens around each class name, encoded by the frozen text tower.
 
-With shared contexts and the class name at the end, SOS and the contexts have the same hidden states
-for every class (the tower is causal): they are computed once per set, and each class's few suffix
-tokens attend to them. Everything else takes the general road. Nothing after EOT is computed.
+What stands first in every prompt (SOS, and the contexts that are shared and precede the name) goes
+through the tower once per set; only the rest is computed per class (models/prefix.py).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Literal
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbone import Backbone
+from models.prefix import Layout, encode_last
 
 Position = Literal["end", "middle", "front"]
 CONTEXT_STD = 0.02
@@ -50,24 +50,29 @@ class PromptLearner(nn.Module):
         super().__init__()
         # a tuple hides the backbone from Module's registration
         self._backbone = (backbone,)
-        self._shares_prefix = position == "end" and not class_specific
         tokens = backbone.tokenize([f"{name.replace('_', ' ')}." for name in names])
-        lengths = backbone.lengths(tokens)
-        for name, length in zip(names, lengths.tolist(), strict=True):
+        lengths = backbone.lengths(tokens).tolist()
+        for name, length in zip(names, lengths, strict=True):
             if contexts + length > backbone.context_length:
                 raise ValueError(
                     f"class {name!r}: its prompt takes {contexts + length} tokens, more than the "
                     f"text tower's {backbone.context_length}; shorten it or use fewer contexts"
                 )
-        suffix = tokens[:, 1 : int(lengths.max())].to(backbone.device)
-        self._last = (lengths - 2).to(backbone.device)
-        with torch.no_grad():
-            self._start = backbone.embed(tokens[0, :1].to(backbone.device))
-            self._suffix = backbone.embed(suffix)
-        self._order = _order(lengths - 1, contexts, position).to(backbone.device)
         shape = (sets, len(names), contexts) if class_specific else (sets, contexts)
         noise = torch.randn(*shape, backbone.width, generator=generator) * CONTEXT_STD
         self.context = nn.Parameter(noise.to(backbone.device))
+
+        used, places = tokens.unique(return_inverse=True)
+        self._constants = backbone.embed(used.to(backbone.device)).detach()
+        prompts = []
+        for number, (place, length) in enumerate(zip(places.tolist(), lengths, strict=True)):
+            first = len(used) + (number * contexts if class_specific else 0)
+            prompts.append(_prompt(place[:length], range(first, first + contexts), position))
+        order = sorted(range(len(names)), key=lambda number: len(prompts[number]))
+        packed, positions, self._layout = _pack([prompts[number] for number in order])
+        self._packed = torch.tensor(packed, device=backbone.device)
+        self._positions = torch.tensor(positions, device=backbone.device)
+        self._unsort = torch.tensor(order, device=backbone.device).argsort()
 
     @property
     def backbone(self) -> Backbone:
@@ -76,39 +81,12 @@ class PromptLearner(nn.Module):
 
     def forward(self) -> Tensor:
         """[S, C, d] projected hidden state at EOT, not normalised, differentiable in `context`."""
-        return self._from_shared_prefix() if self._shares_prefix else self._from_whole_prompts()
-
-    def _from_whole_prompts(self) -> Tensor:
-        """The general road: every prompt whole, up to the longest EOT."""
-        sets, classes = self.context.shape[0], len(self._suffix)
-        context = self.context if self.context.dim() == 4 else self.context[:, None]
-        context = context.expand(sets, classes, -1, -1)
-        parts = torch.cat(
-            [
-                self._start.expand(sets, classes, -1, -1),
-                context,
-                self._suffix.expand(sets, -1, -1, -1),
-            ],
-            dim=2,
-        )
-        order = self._order.expand(sets, -1, -1)[..., None].expand(-1, -1, -1, parts.shape[-1])
-        hidden = self.backbone.encode_embeddings(parts.gather(2, order).flatten(0, 1))
-        ends = (self._last + 1 + context.shape[2]).repeat(sets)
-        at_end = hidden[torch.arange(len(hidden), device=hidden.device), ends]
-        return self.backbone.project(at_end).view(sets, classes, -1)
-
-    def _from_shared_prefix(self) -> Tensor:
-        """SOS and contexts once per set; the suffixes of all classes attend to them."""
-        sets, contexts, _ = self.context.shape
-        classes, length, _ = self._suffix.shape
-        prefix = torch.cat([self._start.expand(sets, -1, -1), self.context], dim=1)
-        prefix = prefix + self.backbone.positions(0, contexts + 1)
-        positions = self.backbone.positions(contexts + 1, contexts + 1 + length)
-        suffix = (self._suffix + positions).expand(sets, classes, length, -1)
-        for block in self.backbone.blocks:
-            prefix, suffix = _block_with_prefix(block, prefix, suffix)
-        at_end = suffix[:, torch.arange(classes, device=suffix.device), self._last]
-        return self.backbone.finish(at_end)
+        sets, backbone = len(self.context), self.backbone
+        constants = self._constants.expand(sets, -1, -1)
+        table = torch.cat([constants, self.context.flatten(1, -2)], dim=1)
+        packed = table[:, self._packed] + backbone.positions[self._positions]
+        at_end = encode_last(backbone.blocks, packed, self._layout)
+        return backbone.finish(at_end)[:, self._unsort]
 
 
 def class_embeddings(
@@ -126,58 +104,25 @@ def class_embeddings(
     return F.normalize(torch.stack(means), dim=-1)
 
 
-def _order(suffix_lengths: Tensor, contexts: int, position: Position) -> Tensor:
-    """[C, L] which of [SOS, contexts, name, ".", EOT, padding] stands at each place."""
-    rows = []
-    longest = int(suffix_lengths.max())
-    context = list(range(1, 1 + contexts))
-    before = {"end": contexts, "middle": contexts // 2, "front": 0}[position]
-    for length in suffix_lengths.tolist():
-        suffix = list(range(1 + contexts, 1 + contexts + longest))
-        # the last two of a suffix are "." and EOT
-        name, rest = suffix[: length - 2], suffix[length - 2 :]
-        rows.append([0, *context[:before], *name, *context[before:], *rest])
-    return torch.tensor(rows)
+def _prompt(tokens: list[int], context: range, position: Position) -> list[int]:
+    """One prompt as rows of a table, from the rows of [SOS, name, ".", EOT] and of the contexts."""
+    start, name, rest = tokens[:1], tokens[1:-2], tokens[-2:]
+    before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
+    return [*start, *context[:before], *name, *context[before:], *rest]
 
 
-def _block_with_prefix(
-    block: ResidualAttentionBlock, prefix: Tensor, suffix: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One layer on prefixes [S, P, w] and suffixes [S, C, L, w] whose tokens follow the prefix."""
-    heads = block.attn.num_heads
-    p_query, p_key, p_value = _projected(block, prefix, heads)
-    query, key, value = _projected(block, suffix, heads)
+def _pack(prompts: list[list[int]]) -> tuple[list[int], list[int], Layout]:
+    """Rows and positions of prompts, shortest first, after the longest prefix that all share.
 
-    attended = F.scaled_dot_product_attention(p_query, p_key, p_value, is_causal=True)
-    prefix = _residual(block, prefix, attended.transpose(-3, -2).flatten(-2))
-
-    _, classes, _, length, size = query.shape
-    # scores over the prefix are one matrix product for all classes: nothing is copied per class
-    flat = query.transpose(1, 2).flatten(2, 3)
-    over_prefix = (flat @ p_key.transpose(-1, -2)).unflatten(2, (classes, length)).transpose(1, 2)
-    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-    over_suffix = (query @ key.transpose(-1, -2)).masked_fill(future, float("-inf"))
-    scores = torch.cat([over_prefix, over_suffix], dim=-1) * size**-0.5
-    weights = scores.softmax(dim=-1)
-    on_prefix, on_suffix = weights.split([p_key.shape[-2], length], dim=-1)
-    gathered = on_prefix.transpose(1, 2).flatten(2, 3) @ p_value
-    attended = gathered.unflatten(2, (classes, length)).transpose(1, 2) + on_suffix @ value
-    suffix = _residual(block, suffix, attended.transpose(-3, -2).flatten(-2))
-    return prefix, suffix
-
-
-def _projected(block: ResidualAttentionBlock, hidden: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """Queries, keys and values [..., heads, L, w / heads] of hidden states [..., L, w]."""
-    attention = block.attn
-    joint = F.linear(block.ln_1(hidden), attention.in_proj_weight, attention.in_proj_bias)
-    return tuple(
-        part.unflatten(-1, (heads, part.shape[-1] // heads)).transpose(-3, -2)
-        for part in joint.chunk(3, dim=-1)
-    )
-
-
-def _residual(block: ResidualAttentionBlock, hidden: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a layer, once attention's weighted values [..., L, w] are known."""
-    hidden = hidden + block.ls_1(block.attn.out_proj(attended))
-    updated: Tensor = hidden + block.ls_2(block.mlp(block.ln_2(hidden)))
-    return updated
+    Each prompt keeps at least its last row after the prefix.
+    """
+    prefix = 0
+    while prefix < len(prompts[0]) - 1 and len({prompt[prefix] for prompt in prompts}) == 1:
+        prefix += 1
+    packed, positions = prompts[0][:prefix], list(range(prefix))
+    for prompt in prompts:
+        packed += prompt[prefix:]
+        positions += range(prefix, len(prompt))
+    lengths = groupby(len(prompt) - prefix for prompt in prompts)
+    groups = tuple((len(list(of_length)), length) for length, of_length in lengths)
+    return packed, positions, Layout(prefix, groups)
