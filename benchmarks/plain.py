@@ -15,14 +15,20 @@ def encode_padded(clip: Any, embeddings: Tensor) -> Tensor:
     return features
 
 
-def prompt_features(clip: Any, tokenizer: Any, names: Sequence[str], context: Tensor) -> Tensor:
-    """[C, d] features at EOT of prompts with shared context tokens [M, w] before the name."""
-    blank = " ".join(["X"] * len(context))
-    tokens = tokenizer([f"{blank} {name}." for name in names])
-    embedded = clip.token_embedding(tokens)
+def prompt_features(
+    clip: Any, tokenizer: Any, names: Sequence[str], context: Tensor, position: str = "end"
+) -> Tensor:
+    """[C, d] features at EOT of prompts with context tokens [M, w], or [C, M, w] of each class."""
+    contexts = context.shape[-2]
+    tokens = tokenizer([f"{' '.join(['X'] * contexts)} {name}." for name in names])
+    ends = tokens.argmax(dim=1)
+    before = {"end": contexts, "middle": contexts // 2, "front": 0}[position]
     learnt = context.expand(len(names), -1, -1)
-    prompts = torch.cat([embedded[:, :1], learnt, embedded[:, 1 + len(context) :]], dim=1)
-    return encode_padded(clip, prompts)[torch.arange(len(names)), tokens.argmax(dim=1)]
+    prompts = []
+    for row, of_class, end in zip(clip.token_embedding(tokens), learnt, ends, strict=True):
+        name, rest = row[1 + contexts : end - 1], row[end - 1 :]
+        prompts.append(torch.cat([row[:1], of_class[:before], name, of_class[before:], rest]))
+    return encode_padded(clip, torch.stack(prompts))[torch.arange(len(names)), ends]
 
 
 def caption_features(clip: Any, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,11 +58,13 @@ def loss(
     kappa: float,
     margin: float,
     scale: float,
+    position: str = "end",
 ) -> Tensor:
-    """TaI-DPT's loss of captions [B, 77] for contexts [2, M, w], global and local."""
+    """TaI-DPT's loss of captions [B, 77] for contexts [2, (C,) M, w], global and local."""
     dense, at_end, inside = caption_features(clip, tokens)
     global_prompts, local_prompts = (
-        F.normalize(prompt_features(clip, tokenizer, names, each), dim=-1) for each in context
+        F.normalize(prompt_features(clip, tokenizer, names, each, position), dim=-1)
+        for each in context
     )
     of_global = F.normalize(at_end, dim=-1) @ global_prompts.T
     cosines = F.normalize(dense, dim=-1) @ local_prompts.T

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,11 +43,18 @@ class Backbone(nn.Module):
         # Any: open_clip's towers are duck-typed attributes
         self.clip: Any = clip.eval().requires_grad_(False)
         self._tokenizer = tokenizer
+        if int(self.lengths(self.tokenize([""]))) < 2:
+            raise ValueError("the tokenizer puts no start token before a text; expected one")
+
+    @property
+    def text(self) -> Any:
+        """The text tower: a module of its own, or the CLIP that holds its parts."""
+        return _text_tower(self.clip)
 
     @property
     def width(self) -> int:
         """Width w of the text tower."""
-        return int(self.clip.ln_final.normalized_shape[0])
+        return int(self.text.ln_final.normalized_shape[0])
 
     @property
     def dim(self) -> int:
@@ -57,7 +64,7 @@ class Backbone(nn.Module):
     @property
     def context_length(self) -> int:
         """Positions of the text tower, 77 in CLIP."""
-        return int(self.clip.context_length)
+        return int(self.text.context_length)
 
     @property
     def logit_scale(self) -> float:
@@ -67,13 +74,13 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.clip.ln_final.weight.device
+        device: torch.device = self.text.ln_final.weight.device
         return device
 
     @property
     def projection(self) -> Tensor | None:
         """[w, d] matrix from hidden states to the joint space, None where they are the same."""
-        projection = self.clip.text_projection
+        projection = self.text.text_projection
         matrix: Tensor | None = (
             projection.weight.T if isinstance(projection, nn.Linear) else projection
         )
@@ -82,25 +89,27 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> list[ResidualAttentionBlock]:
         """The text tower's layers."""
-        return list(self.clip.transformer.resblocks)
+        return list(self.text.transformer.resblocks)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """[B, context_length] int64 token ids, 0 after EOT; longer texts are cut, EOT is kept."""
         return self._tokenizer(list(texts))
 
     def lengths(self, tokens: Tensor) -> Tensor:
-        """[B] number of positions up to and with EOT, the highest token id."""
-        return tokens.argmax(dim=-1) + 1
+        """[B] number of positions up to and with EOT: the tower's `eos_id`, or the highest id."""
+        pool, eos = _pooling(self.text)
+        ends = tokens if pool == "argmax" else (tokens == eos).int()
+        return ends.argmax(dim=-1) + 1
 
     def embed(self, tokens: Tensor) -> Tensor:
         """[..., w] token embeddings, without positions."""
-        embedded: Tensor = self.clip.token_embedding(tokens)
+        embedded: Tensor = self.text.token_embedding(tokens)
         return embedded
 
     @property
     def positions(self) -> Tensor:
         """[context_length, w] positional embeddings."""
-        embedding: Tensor = self.clip.positional_embedding
+        embedding: Tensor = self.text.positional_embedding
         return embedding
 
     def encode_text(self, tokens: Tensor) -> Tensor:
@@ -108,19 +117,15 @@ class Backbone(nn.Module):
 
         The tower is causal, so columns after the longest EOT may be cut without any effect.
         """
-        return self.encode_embeddings(self.embed(tokens))
-
-    def encode_embeddings(self, embeddings: Tensor) -> Tensor:
-        """`encode_text` from token embeddings [B, L, w], differentiable in them."""
-        length = embeddings.shape[1]
-        mask = self.clip.attn_mask[:length, :length]
-        hidden = self.clip.transformer(embeddings + self.positions[:length], attn_mask=mask)
-        normalised: Tensor = self.clip.ln_final(hidden)
-        return normalised
+        length = tokens.shape[1]
+        embedded = self.embed(tokens) + self.positions[:length]
+        mask = self.text.attn_mask[:length, :length]
+        hidden: Tensor = self.text.ln_final(self.text.transformer(embedded, attn_mask=mask))
+        return hidden
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Last layer norm and projection of raw hidden states: [..., w] -> [..., d]."""
-        return self.project(self.clip.ln_final(hidden))
+        return self.project(self.text.ln_final(hidden))
 
     def project(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., w] in the joint space [..., d]; a Linear's bias is refused."""
@@ -198,25 +203,34 @@ def _vit_features(tower: VisionTransformer, images: Tensor) -> ImageFeatures:
     return ImageFeatures(features[:, 0], features[:, 0], features[:, 1:])
 
 
-def _check_text_tower(clip: Any) -> None:
+def _check_text_tower(clip: nn.Module) -> None:
+    text = _text_tower(clip)
     names = ("transformer", "token_embedding", "positional_embedding", "ln_final", "attn_mask")
-    if not all(hasattr(clip, name) for name in names):
-        raise ValueError(
-            f"{type(clip).__name__}: expected open_clip's CLIP with its own text tower"
-        )
-    mask = clip.attn_mask
-    length = clip.context_length
+    if not all(hasattr(text, name) for name in names):
+        raise ValueError(f"text tower {type(text).__name__}: expected one of open_clip's own")
+    mask, length = text.attn_mask, len(text.positional_embedding)
     causal = torch.full((length, length), float("-inf")).triu(1)
     if mask is None or mask.shape != causal.shape or not torch.equal(mask.cpu().float(), causal):
         raise ValueError("the text tower has no causal mask; expected one, as in CLIP")
-    if clip.text_pool_type != "argmax":
-        raise ValueError(
-            f"the text tower pools by {clip.text_pool_type!r}; expected 'argmax', CLIP's EOT token"
-        )
-    if not all(type(block) is ResidualAttentionBlock for block in clip.transformer.resblocks):
+    if getattr(text, "cls_emb", None) is not None:
+        raise ValueError("the text tower appends a class token, as CoCa; expected to end at EOT")
+    pool, _ = _pooling(text)
+    if pool not in ("argmax", "eos"):
+        raise ValueError(f"the text tower pools by {pool!r}; expected 'argmax' or 'eos', at EOT")
+    if not all(type(block) is ResidualAttentionBlock for block in text.transformer.resblocks):
         raise ValueError("the text tower's layers are not open_clip's ResidualAttentionBlock")
-    if isinstance(clip.text_projection, nn.Linear) and clip.text_projection.bias is not None:
+    if isinstance(text.text_projection, nn.Linear) and text.text_projection.bias is not None:
         raise ValueError("the text projection has a bias; expected a matrix, as in CLIP")
+
+
+def _text_tower(clip: nn.Module) -> Any:
+    return getattr(clip, "text", clip)
+
+
+def _pooling(text: Any) -> tuple[str, int]:
+    """How a text tower finds EOT, and its token id where it goes by that."""
+    prefix = "" if isinstance(text, TextTransformer) else "text_"
+    return getattr(text, f"{prefix}pool_type", "none"), getattr(text, f"{prefix}eos_id", -1)
 
 
 def _check_image_tower(tower: Any) -> None:

@@ -7,10 +7,11 @@ token is computed. All of it is exact, and differentiable in the embeddings.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -26,7 +27,8 @@ class Layout:
     @property
     def ends(self) -> list[int]:
         """[C] row of each sequence's last token, in packed order."""
-        found, row = [], self.prefix
+        found: list[int] = []
+        row = self.prefix
         for sequences, length in self.groups:
             found += range(row + length - 1, row + sequences * length, length)
             row += sequences * length
@@ -76,7 +78,8 @@ def _attended(
 def _heads(joint: Tensor, sequences: int, heads: int) -> tuple[Tensor, ...]:
     """Queries, keys and values [S, heads, C, L, w / heads] of joint projections [S, C L, 3 w]."""
     split = joint.unflatten(1, (sequences, -1)).unflatten(-1, (3, heads, -1))
-    return split.permute(3, 0, 4, 1, 2, 5).contiguous().unbind()
+    query, key, value = split.permute(3, 0, 4, 1, 2, 5).contiguous()
+    return query, key, value
 
 
 def _attend_after_prefix(
@@ -97,18 +100,19 @@ def _attend_after_prefix(
     weights = (scores * query.shape[-1] ** -0.5).softmax(dim=-1)
     on_prefix, on_own = weights.split([p_key.shape[-2], length], dim=-1)
     gathered = (on_prefix.flatten(2, 3) @ p_value).unflatten(2, over_own.shape[2:4])
-    return (gathered + on_own @ value).permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
+    attended: Tensor = gathered + on_own @ value
+    return attended.permute(0, 2, 3, 1, 4).flatten(3).flatten(1, 2)
 
 
 def _rest_of_layer(block: ResidualAttentionBlock, hidden: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a layer on hidden states [S, T, w], once attention's weighted values are known."""
+    """The rest of a layer on hidden states [S, T, w], from attention's weighted values."""
     hidden = hidden + block.ls_1(block.attn.out_proj(attended))
     updated: Tensor = hidden + block.ls_2(_mlp(block.mlp, block.ln_2(hidden)))
     return updated
 
 
-def _mlp(mlp: nn.Sequential, hidden: Tensor) -> Tensor:
-    """`mlp(hidden)`; QuickGELU as a scaled SiLU, which is one pass each way and keeps one tensor."""
+def _mlp(mlp: Any, hidden: Tensor) -> Tensor:
+    """`mlp(hidden)`; QuickGELU as a scaled SiLU: one pass each way, one tensor kept."""
     if not isinstance(mlp.gelu, QuickGELU):
         output: Tensor = mlp(hidden)
         return output

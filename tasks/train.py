@@ -26,6 +26,7 @@ from tasks.vocabulary import Vocabulary
 LOG = logging.getLogger("tai")
 CODE: Final = (
     "tasks/train.py",
+    "models/prefix.py",
     "models/prompts.py",
     "models/scoring.py",
     "models/losses.py",

@@ -1,9 +1,11 @@
 """Small random CLIPs of open_clip's own classes, in float64 so that roads can be compared."""
 
+from typing import Any
+
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CustomTextCLIP
 
 from models.backbone import Backbone
 
@@ -19,8 +21,13 @@ def backbone(request: pytest.FixtureRequest) -> Backbone:
     return small_backbone(request.param)
 
 
-def small_backbone(kind: str = "vit") -> Backbone:
+def small_clip(kind: str = "vit", *, is_custom: bool = False, **text: Any) -> Any:
     torch.manual_seed(0)
-    clip = CLIP(embed_dim=48, vision_cfg=VISION[kind], text_cfg=TEXT, quick_gelu=True).double()
+    build = CustomTextCLIP if is_custom else CLIP
+    activation = {"quick_gelu": text.pop("quick_gelu", True)}
+    return build(embed_dim=48, vision_cfg=VISION[kind], text_cfg=TEXT | text, **activation).double()
+
+
+def small_backbone(kind: str = "vit", **choice: Any) -> Backbone:
     tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
-    return Backbone(clip, tokenizer)
+    return Backbone(small_clip(kind, **choice), tokenizer)

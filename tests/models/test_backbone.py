@@ -1,8 +1,13 @@
+import json
+
+import open_clip
 import pytest
 import torch
 from torch.nn import functional as F
 
 from models.backbone import Backbone
+
+from .conftest import small_clip
 
 TEXTS = ["a dog", "two people ride their bikes along the river", ""]
 
@@ -67,6 +72,49 @@ def test_dense_of_a_vit_attends_to_itself_alone(backbone: Backbone) -> None:
 def test_another_resolution_keeps_its_grid(backbone: Backbone) -> None:
     larger = F.interpolate(images(), size=96)
     assert backbone.encode_images(larger).dense.shape == (3, 9, 48)
+
+
+def test_every_text_tower_of_open_clip_is_used_or_refused() -> None:
+    towers: dict[str, list[str]] = {}
+    for name in open_clip.list_models():
+        config = open_clip.get_model_config(name)
+        text = config["text_cfg"]
+        # towers of the `transformers` library are not open_clip's, and none is causal
+        if "hf_model_name" in text:
+            continue
+        # the real tower but for its size and its tokenizer
+        text |= {"width": 32, "heads": 4, "layers": 1, "vocab_size": 64, "context_length": 12}
+        text = {field: text[field] for field in text if "tokenizer" not in field}
+        text["is_custom"] = config.get("custom_text", False)
+        text["quick_gelu"] = config.get("quick_gelu", False)
+        towers.setdefault(json.dumps(text, sort_keys=True), []).append(name)
+    used: list[str] = []
+    refused: list[str] = []
+    for tower, names in towers.items():
+        text = json.loads(tower)
+        clip = small_clip(**text)
+        eos = text.get("eos_id", 2) if text.get("pool_type") == "eos" else 63
+        tokens = torch.tensor([[60, 5, eos, 0, 0], [60, 7, 8, 9, eos]])
+        padded = F.pad(tokens, (0, 7))
+        is_causal = not text.get("no_causal_mask", False)
+        if is_causal and not text.get("embed_cls", False):
+            backbone = Backbone(clip, lambda texts, padded=padded: padded[: len(texts)])
+            found = backbone.encode_text(tokens)
+            at_end = backbone.project(found)[torch.arange(2), backbone.lengths(tokens) - 1]
+            torch.testing.assert_close(at_end, clip.encode_text(padded))
+            used += names
+        else:
+            with pytest.raises(ValueError, match="class token" if is_causal else "causal mask"):
+                Backbone(clip, lambda texts, padded=padded: padded[: len(texts)])
+            refused += names
+    assert {"RN50-quickgelu", "EVA02-B-16", "ViT-H-14-worldwide"} <= set(used)
+    assert {"coca_ViT-B-32", "ViT-B-16-SigLIP"} <= set(refused)
+
+
+def test_a_tokenizer_without_a_start_token_is_refused() -> None:
+    clip = small_clip(pool_type="eos", eos_id=1)
+    with pytest.raises(ValueError, match="no start token"):
+        Backbone(clip, lambda texts: torch.tensor([[1, 0, 0, 0]] * len(texts)))
 
 
 def test_a_tower_without_causal_mask_is_refused(backbone: Backbone) -> None:

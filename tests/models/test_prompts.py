@@ -3,55 +3,43 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import plain
 from models.backbone import Backbone
+from models.prefix import Layout
 from models.prompts import Position, PromptLearner, class_embeddings
 from models.templates import caption_templates
 
 from .conftest import small_backbone
 
-BACKBONE = small_backbone()
-NAMES = ["dog", "dining table", "fire_hydrant", "hand-made wooden toy train set"]
+TOWERS = [
+    small_backbone(),
+    # GELU, layer scale, and a text tower that is a module of its own
+    small_backbone(quick_gelu=False, ls_init_value=0.5, is_custom=True),
+]
+BACKBONE = TOWERS[0]
+# two share their first word, one has four
+NAMES = ["dog", "dining table", "dining room", "fire_hydrant", "hand-made wooden toy train set"]
 
 
-def plain(learner: PromptLearner, names: list[str], position: Position) -> torch.Tensor:
-    """Each prompt alone, padded to the full context length, through the library's own tower."""
-    backbone, clip = learner.backbone, learner.backbone.clip
-    outputs = []
-    for number in range(learner.context.shape[0]):
-        for index, name in enumerate(names):
-            ids = backbone.tokenize([name.replace("_", " ") + "."])[0]
-            end = int(ids.argmax())
-            context = learner.context[number]
-            context = context[index] if context.dim() == 3 else context
-            before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
-            parts = [
-                clip.token_embedding(ids[:1]),
-                context[:before],
-                clip.token_embedding(ids[1 : end - 1]),
-                context[before:],
-                clip.token_embedding(ids[end - 1 : end + 1]),
-            ]
-            prompt = torch.cat(parts)
-            padding = clip.token_embedding(ids.new_zeros(backbone.context_length - len(prompt)))
-            x = torch.cat([prompt, padding])[None] + clip.positional_embedding
-            x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask))
-            outputs.append(x[0, len(prompt) - 1] @ clip.text_projection)
-    return torch.stack(outputs).reshape(-1, len(names), backbone.dim)
-
-
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
+    tower=st.sampled_from(TOWERS),
     contexts=st.integers(1, 8),
     sets=st.integers(1, 2),
-    names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=4),
+    names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=5),
     class_specific=st.booleans(),
     position=st.sampled_from(["end", "middle", "front"]),
 )
 def test_prompts_and_gradients_are_the_plain_ones(
-    contexts: int, sets: int, names: list[str], class_specific: bool, position: Position
+    tower: Backbone,
+    contexts: int,
+    sets: int,
+    names: list[str],
+    class_specific: bool,
+    position: Position,
 ) -> None:
     learner = PromptLearner(
-        BACKBONE,
+        tower,
         names,
         contexts=contexts,
         sets=sets,
@@ -59,12 +47,27 @@ def test_prompts_and_gradients_are_the_plain_ones(
         position=position,
         generator=torch.Generator().manual_seed(contexts),
     ).double()
-    fast, slow = learner(), plain(learner, names, position)
+    spoken = [name.replace("_", " ") for name in names]
+    slow = torch.stack(
+        [
+            plain.prompt_features(tower.text, tower.tokenize, spoken, context, position)
+            for context in learner.context
+        ]
+    )
+    fast = learner()
     torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
     weight = torch.randn(fast.shape, dtype=torch.float64, generator=torch.manual_seed(2))
     (of_fast,) = torch.autograd.grad((fast * weight).sum(), learner.context)
     (of_slow,) = torch.autograd.grad((slow * weight).sum(), learner.context)
     torch.testing.assert_close(of_fast, of_slow, rtol=1e-8, atol=1e-9)
+
+
+def test_what_all_prompts_share_is_encoded_once() -> None:
+    # of [SOS, v1 … v4, dining, table | room, ., EOT] three tokens a class are left
+    learner = PromptLearner(BACKBONE, ["dining table", "dining room"], contexts=4)
+    assert learner._layout == Layout(prefix=6, groups=((2, 3),))
+    own = PromptLearner(BACKBONE, ["dog", "dining table"], contexts=4, class_specific=True)
+    assert own._layout == Layout(prefix=1, groups=((1, 7), (1, 8)))
 
 
 def test_only_the_contexts_are_learned_and_seeded() -> None:
