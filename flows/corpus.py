@@ -7,17 +7,19 @@ from prefect.artifacts import create_table_artifact
 
 from flows.command import parse, run_command
 from tasks import stages
-from tasks.profile import load_profile
+from tasks.profile import Profile, load_profile
 from tasks.store import Stage
 from tasks.vocabulary import Vocabulary
 
 
 @flow(name="corpus")
-def corpus(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def corpus(
+    profile: str | Profile = "demo", settings: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Ingest and label a profile's captions; a file that was seen before costs nothing.
 
     Args:
-        profile: name or TOML file.
+        profile: name, TOML file, or all settings (the form in Prefect's UI).
         settings: changes by dotted name, for example {"data": "/data/coco"}.
 
     Returns:

@@ -1,18 +1,16 @@
 """The flow `prompts`: train prompts on labelled captions, evaluate them on images."""
 
-from typing import Any
-
 from prefect import flow
 
 from tasks import stages, track
-from tasks.profile import ImageSet, load_profile
+from tasks.profile import ImageSet, Profile
 from tasks.store import Stage, find_stage
 from tasks.vocabulary import load_vocabulary
 
 
 @flow(name="prompts", persist_result=True, result_serializer="json")
 def prompts(
-    profile: dict[str, Any], corpora: list[str], labels: list[str], mlflow_run: str
+    profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
 ) -> dict[str, dict[str, str]]:
     """Encode captions, train, encode images, evaluate.
 
@@ -26,29 +24,28 @@ def prompts(
         The keys of the evaluate stages, by method and image set.
 
     """
-    chosen = load_profile(profile)
-    vocabulary = load_vocabulary(stages.vocabulary_path(chosen))
+    vocabulary = load_vocabulary(stages.vocabulary_path(profile))
     images: list[tuple[ImageSet, Stage, Stage]] = []
-    for image_set in chosen.images:
-        listed = stages.list_images(chosen, image_set)
-        images.append((image_set, listed, stages.encode_images(chosen, image_set, listed)))
+    for image_set in profile.images:
+        listed = stages.list_images(profile, image_set)
+        images.append((image_set, listed, stages.encode_images(profile, image_set, listed)))
     evaluations: dict[str, dict[str, str]] = {}
-    for method in chosen.methods:
+    for method in profile.methods:
         with track.run(method, mlflow_run) as run:
-            run.parameters(chosen.flat() | {"method": method})
+            run.parameters(profile.flat() | {"method": method})
             for image_set, listed, _ in images:
                 run.dataset(image_set.name, listed, "evaluation")
             trained = None
             if method == "tai-dpt":
                 features = stages.encode_captions(
-                    chosen,
+                    profile,
                     vocabulary,
                     [find_stage("ingest", key) for key in corpora],
                     [find_stage("label", key) for key in labels],
                 )
                 run.dataset("captions", features, "training")
                 trained = stages.train_prompts(
-                    chosen,
+                    profile,
                     vocabulary,
                     features,
                     lambda epoch, figures, run=run: run.metrics(figures, epoch),
@@ -58,9 +55,9 @@ def prompts(
             evaluations[method] = {}
             for image_set, listed, encoded in images:
                 found = stages.evaluate(
-                    chosen, vocabulary, method, image_set, listed, encoded, trained
+                    profile, vocabulary, method, image_set, listed, encoded, trained
                 )
-                run.metrics(track.metrics_of(chosen, image_set, found.figures))
+                run.metrics(track.metrics_of(profile, image_set, found.figures))
                 run.artifact(found.file("ap.csv"), image_set.name)
                 evaluations[method][image_set.name] = found.folder.name
     return evaluations

@@ -19,11 +19,13 @@ BRANCHES = ("global", "local", "merged")
 
 
 @flow(name="tai")
-def tai(profile: str = "demo", settings: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def tai(
+    profile: str | Profile = "demo", settings: dict[str, Any] | None = None
+) -> list[dict[str, Any]]:
     """Ingest captions, label them by a vocabulary, train prompts, evaluate them on images.
 
     Args:
-        profile: name or TOML file.
+        profile: name, TOML file, or all settings (the form in Prefect's UI).
         settings: changes by dotted name, for example {"train.epochs": 1}.
 
     Returns:
