@@ -1,9 +1,11 @@
 """The command line that all flows share: a profile, changes to it, one sentence per error."""
 
 import argparse
+import json
 import logging
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tasks.errors import InputError
@@ -43,3 +45,14 @@ def run_command(
         return flow(profile=arguments.profile, settings=settings)
     except InputError as error:
         sys.exit(f"error: {error}")
+
+
+def command_line(flow: str, profile: str | Profile, settings: Mapping[str, Any] | None) -> str:
+    """What to type to run a flow with these parameters again."""
+    if isinstance(profile, Profile):
+        whole = f"profile={profile.model_dump_json()}"
+        return shlex.join(["prefect", "deployment", "run", f"{flow}/full", "--param", whole])
+    parts = ["python", "-m", f"flows.{flow}", "--profile", profile]
+    for name, value in (settings or {}).items():
+        parts += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(parts)

@@ -7,21 +7,20 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.deployments import run_deployment
 
-from flows.command import parse, run_command
+from flows.command import command_line, parse, run_command
 from flows.corpus import captions
 from flows.prompts import prompts
 from tasks import stages, track
+from tasks.outcome import Outcome, found_again
 from tasks.profile import Profile, load_profile
-from tasks.store import Stage, find_stage, home
+from tasks.store import Stage, home
 
 LOG = logging.getLogger("tai")
 BRANCHES = ("global", "local", "merged")
 
 
 @flow(name="tai")
-def tai(
-    profile: str | Profile = "demo", settings: dict[str, Any] | None = None
-) -> list[dict[str, Any]]:
+def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ingest captions, label them by a vocabulary, train prompts, evaluate them on images.
 
     Args:
@@ -29,7 +28,8 @@ def tai(
         settings: changes by dotted name, for example {"train.epochs": 1}.
 
     Returns:
-        One row per method and image set: mAP in percent by branch.
+        `map`, a row per method and image set with its mAP in percent by branch, and `page`, the
+        path of the run's report.
 
     """
     chosen = load_profile(profile, settings)
@@ -47,20 +47,22 @@ def tai(
             corpora.append(corpus)
             labels.append(labelled)
         run.metrics(_total(corpora) | _total(labels))
-        evaluations = _launch(chosen, corpora, labels, run.run_id)
-        table = _table(evaluations)
-        last = evaluations[chosen.methods[-1]]
+        outcome = _launch(chosen, corpora, labels, run.run_id)
+        table = _table(outcome.evaluations)
+        last = outcome.evaluations[chosen.methods[-1]]
         for image_set in chosen.images:
             maps = {f"mAP/{b}": last[image_set.name].figures[f"mAP/{b}"] for b in BRANCHES}
             run.metrics(track.metrics_of(chosen, image_set, maps))
+        report = stages.report(chosen, vocabulary, outcome, command_line("tai", profile, settings))
+        page = report.file("index.html")
+        run.artifact(page)
         create_table_artifact(key="map", table=table, description=_heading(chosen))
+        create_link_artifact(key="report", link=page.as_uri(), link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
-    return table
+    return {"map": table, "page": str(page)}
 
 
-def _launch(
-    profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str
-) -> dict[str, dict[str, Stage]]:
+def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str) -> Outcome:
     """Train and evaluate in this process, or as a deployment on another work pool."""
     parameters: dict[str, Any] = {
         "profile": profile.model_dump(mode="json"),
@@ -72,10 +74,7 @@ def _launch(
         keys = prompts(**parameters)
     else:
         keys = run_deployment(profile.prompts, parameters=parameters).state.result()  # type: ignore[union-attr]
-    return {
-        method: {name: find_stage("evaluate", key) for name, key in of_method.items()}
-        for method, of_method in keys.items()
-    }
+    return found_again(corpora, labels, keys)
 
 
 def _total(found: list[Stage]) -> dict[str, int]:
@@ -101,19 +100,20 @@ def _heading(profile: Profile) -> str:
     return title if profile.backbone.pretrained else f"{title} ({warning})"
 
 
-def _print(table: list[dict[str, Any]]) -> None:
+def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     shown = Table(title="mAP, percent")
-    for column in table[0]:
+    for column in result["map"][0]:
         shown.add_column(column, justify="right" if column in BRANCHES else "left")
-    for row in table:
+    for row in result["map"]:
         shown.add_row(*(str(value) for value in row.values()))
     console = Console()
     console.print(shown)
     console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
     console.print(track.tracking_uri(), soft_wrap=True)
+    console.print(f"\nsee it: {result['page']}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,11 @@ class Backbone(nn.Module):
         """[B, context_length] int64 token ids, 0 after EOT; longer texts are cut, EOT is kept."""
         return self._tokenizer(list(texts))
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of token ids; a token that ends a word ends in a space."""
+        tokenizer: Any = self._tokenizer
+        return str(tokenizer.decode(tokens))
+
     def lengths(self, tokens: Tensor) -> Tensor:
         """[B] number of positions up to and with EOT: the tower's `eos_id`, or the highest id."""
         pool, eos = _pooling(self.text)

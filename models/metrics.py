@@ -42,6 +42,25 @@ def mean_average_precision(average_precisions: Tensor) -> float:
     return float(100 * average_precisions.nanmean())
 
 
+def mean_precision_at_recall(scores: Tensor, labels: Tensor, levels: int = 101) -> Tensor:
+    """[L] mean over classes of the best precision at a recall of at least 0, ..., 1, evenly spaced.
+
+    Classes without a positive are left out; NaN if none has one.
+    """
+    ones = torch.ones(len(scores), 1)
+    wanted = torch.linspace(0, 1, levels, dtype=torch.float64)
+    curves = []
+    for ranking in _rankings(scores, labels):
+        if len(ranking.positives):
+            precision, shown = ranking.precisions(ones)
+            best = precision[:, 0].flip(0).cummax(dim=0).values.flip(0)
+            recall = shown[:, 0].cumsum(dim=0) / shown.sum()
+            # a rounding error above 1 must not lead past the last rank
+            at = torch.searchsorted(recall, wanted - 1e-9).clamp(max=len(recall) - 1)
+            curves.append(best[at])
+    return torch.stack(curves).mean(dim=0) if curves else wanted * float("nan")
+
+
 def resample_weights(images: int, resamples: int, generator: torch.Generator) -> Tensor:
     """[N, R] float32: how often each of N images is drawn in each of R bootstrap resamples."""
     drawn = torch.randint(images, (resamples, images), generator=generator)
@@ -133,11 +152,15 @@ class _Ranking:
         """AP [R] under weights [N, R]; NaN without positives."""
         if not len(self.positives):
             return weights.new_full((weights.shape[1],), float("nan")).double()
+        precision, shown = self.precisions(weights)
+        return (precision * shown).sum(dim=0) / shown.sum(dim=0)
+
+    def precisions(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Precision at each rank with a positive, and the positives' weight there: [P, R] both."""
         # an embedding bag sums rows over stretches in one pass that copies nothing
         all_ = F.embedding_bag(self.order, weights, self.starts, mode="sum").double()
         shown = F.embedding_bag(self.positives, weights, self.first, mode="sum").double()
-        precision = shown.cumsum(dim=0) / all_.cumsum(dim=0).clamp(min=1)
-        return (precision * shown).sum(dim=0) / shown.sum(dim=0)
+        return shown.cumsum(dim=0) / all_.cumsum(dim=0).clamp(min=1), shown
 
 
 def _rankings(scores: Tensor, labels: Tensor) -> list[_Ranking]:

@@ -29,7 +29,7 @@ from models.tai_dpt import image_scores
 from models.templates import PLAIN
 from tasks.errors import InputError
 from tasks.images import IMAGES, feature_batches
-from tasks.store import write_whole
+from tasks.store import Stage, write_whole
 from tasks.vocabulary import Vocabulary
 
 LOG = logging.getLogger("tai")
@@ -133,6 +133,13 @@ def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
         for row, names in enumerate(listed[column].to_pylist()):
             labels[row, [index[name] for name in names if name in index]] = mark
     return labels
+
+
+def scores_of(evaluation: Stage) -> torch.Tensor:
+    """[N, C] merged scores of a finished stage, a row per scored image."""
+    column = pq.read_table(evaluation.file(SCORES), columns=["merged"])["merged"].combine_chunks()
+    values = np.array(column.flatten().to_numpy())
+    return torch.from_numpy(values.reshape(len(column), -1))
 
 
 def _label_matrix(listed: pa.Table, vocabulary: Vocabulary) -> torch.Tensor:

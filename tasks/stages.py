@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks import image_sets, ingest, label, selection
 from tasks.errors import InputError
+from tasks.outcome import Outcome
 from tasks.profile import CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
 from tasks.readers import Columns
@@ -296,6 +297,31 @@ def evaluate(
         },
         parameters={"method": method, "kappa": image_set.kappa},
         code=evaluate.CODE,
+        work=work,
+    )
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: str) -> Stage:
+    """The page that shows a finished run."""
+    from tasks import report
+
+    def work(out: Path) -> Result:
+        def backbone() -> Any:
+            return load(profile).backbone
+
+        counts = report.write_report(profile, vocabulary, outcome, command, backbone, out)
+        return Result(counts, {})
+
+    keys = [[of, stage.name, stage.folder.name, stage.digest] for of, stage in outcome.all()]
+    return run_stage(
+        "report",
+        inputs={
+            "stages": hashlib.sha256(canonical(keys)).hexdigest(),
+            "vocabulary": vocabulary_digest(vocabulary),
+        },
+        parameters={"command": command, "profile": profile.flat()},
+        code=report.CODE,
         work=work,
     )
 

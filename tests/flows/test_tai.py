@@ -60,6 +60,16 @@ def test_the_table_and_the_warning_are_shown(demo: tuple[Path, str]) -> None:
     assert "random weights: every score of this run is meaningless" in output
 
 
+def test_the_page_is_made_and_its_path_printed(demo: tuple[Path, str]) -> None:
+    home, output = demo
+    (page,) = (home / "report").glob("*/index.html")
+    assert f"see it: {page}" in output
+    text = page.read_text(encoding="utf-8")
+    assert "11 of 12 images" in text
+    assert "000002.png: not a whole image" in text
+    assert "These scores mean nothing" in text
+
+
 def test_a_broken_image_is_left_out_and_named(demo: tuple[Path, str]) -> None:
     home, output = demo
     assert "000002.png left out: not a whole image" in output
@@ -90,6 +100,7 @@ def test_mlflow_has_the_run_and_one_per_method(demo: tuple[Path, str]) -> None:
     assert artifacts == {"prompts/prompts.safetensors", "prompts/card.json"}
     assert {entry.path for entry in client.list_artifacts(parent.info.run_id)} == {
         "config.json",
+        "index.html",
         "vocabulary",
     }
 

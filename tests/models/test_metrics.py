@@ -7,7 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    precision_recall_curve,
+    precision_score,
+    recall_score,
+)
 
 from models.metrics import (
     average_precisions,
@@ -15,6 +21,7 @@ from models.metrics import (
     f1_scores,
     interval,
     mean_average_precision,
+    mean_precision_at_recall,
     resample_weights,
     top_decisions,
     weighted_average_precisions,
@@ -146,3 +153,23 @@ def test_top_decisions() -> None:
     scores = torch.tensor([[0.1, 0.4, 0.3, 0.2], [4.0, 3.0, 2.0, 1.0]])
     assert top_decisions(scores, 2).int().tolist() == [[0, 1, 1, 0], [1, 1, 0, 0]]
     assert top_decisions(scores, 9).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=st.integers(2, 30), seed=st.integers(0, 999), levels=st.sampled_from([None, 1]))
+def test_precision_at_recall_is_the_best_of_scikit_learns_curve(
+    images: int, seed: int, levels: int | None
+) -> None:
+    scores, labels = made(images, 3, seed, levels=levels)
+    labels[0] = 1
+    expected = np.zeros(11)
+    for c in range(3):
+        known = labels[:, c] >= 0
+        precision, recall, _ = precision_recall_curve(
+            labels[known, c].numpy(), scores[known, c].numpy()
+        )
+        # scikit-learn's last point (recall 0, precision 1) stands for no image at all
+        for at, level in enumerate(np.linspace(0, 1, 11)):
+            expected[at] += precision[:-1][recall[:-1] >= level - 1e-9].max() / 3
+    found = mean_precision_at_recall(scores, labels, levels=11)
+    assert found.tolist() == pytest.approx(expected.tolist())

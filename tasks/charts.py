@@ -1,0 +1,120 @@
+"""The report's charts: what they show of a run, in figures and in words."""
+
+import csv
+import json
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import torch
+
+import sql
+from models.metrics import mean_precision_at_recall
+from tasks import pages, pictures
+from tasks.evaluate import AP_TABLE, scores_of
+from tasks.outcome import Outcome
+from tasks.train import HISTORY
+from tasks.vocabulary import Vocabulary
+
+CODE: Final = ("tasks/charts.py", "sql/report/co_occurrence.sql", *pictures.CODE, *pages.CODE)
+BASELINE: Final = "zero-shot"
+LABELS: Final = "labels.parquet"
+LARGEST_CHART: Final = 60
+LARGEST_MATRIX: Final = 36
+
+
+def charts_of(
+    vocabulary: Vocabulary, outcome: Outcome, method: str, name: str, labels: torch.Tensor
+) -> list[dict[str, Any]]:
+    """Title, explanation and picture of each chart, for a method on the image set `name`.
+
+    `labels` are the set's, [N, C]. What the run lacks (a baseline, training) has no chart.
+    """
+    charts = []
+    if BASELINE in outcome.evaluations and method != BASELINE:
+        charts.append(_ap_chart(outcome, method, name))
+    curves = {
+        each: mean_precision_at_recall(scores_of(stages[name]), labels).numpy()
+        for each, stages in outcome.evaluations.items()
+    }
+    middles = ", ".join(f"{each} {100 * curve[50]:.0f} %" for each, curve in curves.items())
+    charts.append(
+        {
+            "title": "Precision and recall",
+            "explanation": "Going down the ranking until a share of a class's images is found, "
+            "how many of those met are right? Mean over classes, merged scores.",
+            "svg": pages.picture(
+                pictures.precision_recall(curves),
+                f"Precision over recall; at half the images found: {middles}",
+            ),
+        }
+    )
+    if outcome.trained:
+        histories = {
+            each: json.loads(stage.file(HISTORY).read_text())
+            for each, stage in outcome.trained.items()
+        }
+        first, last = (histories[method][at]["loss/train"] for at in (0, -1))
+        charts.append(
+            {
+                "title": "Learning",
+                "explanation": "The ranking loss: how far right classes are from standing clear "
+                "of wrong ones, and the step size by which prompts were moved.",
+                "svg": pages.picture(
+                    pictures.training(histories),
+                    f"Loss by epoch, from {first:.3g} to {last:.3g}, and the learning rate",
+                ),
+            }
+        )
+    names, shares = _co_occurrence(vocabulary, outcome)
+    charts.append(
+        {
+            "title": "Classes named together",
+            "explanation": f"The {len(names)} classes that most captions name: of a row's "
+            "captions, the share that names the column's class too.",
+            "svg": pages.picture(
+                pictures.co_occurrence(names, shares),
+                "A matrix of how often captions name two classes together",
+            ),
+        }
+    )
+    return charts
+
+
+def _ap_chart(outcome: Outcome, method: str, name: str) -> dict[str, Any]:
+    tables = {}
+    for each in (BASELINE, method):
+        text = outcome.evaluations[each][name].file(AP_TABLE).read_text(encoding="utf-8")
+        tables[each] = [row for row in csv.DictReader(text.splitlines()) if row["AP/merged"]]
+    # many classes would make a chart nobody reads: the ones that most images show
+    common = sorted(tables[method], key=lambda row: -int(row["positives"]))[:LARGEST_CHART]
+    labels = [row["class"] for row in common]
+    before = {row["class"]: float(row["AP/merged"]) for row in tables[BASELINE]}
+    after = [float(row["AP/merged"]) for row in common]
+    gains = [value - before[label] for label, value in zip(labels, after, strict=True)]
+    better = sum(gain > 0 for gain in gains)
+    return {
+        "title": "Class by class",
+        "explanation": f"AP of {len(labels)} classes. {better} of them got better than zero-shot "
+        f"CLIP; the largest gain is {labels[int(np.argmax(gains))]}'s, {max(gains):+.1f}, the "
+        f"smallest {labels[int(np.argmin(gains))]}'s, {min(gains):+.1f}.",
+        "svg": pages.picture(
+            pictures.ap_by_class(
+                labels, [before[label] for label in labels], after, (BASELINE, method)
+            ),
+            f"AP by class: {better} of {len(labels)} are better with {method}",
+        ),
+    }
+
+
+def _co_occurrence(vocabulary: Vocabulary, outcome: Outcome) -> tuple[list[str], pictures.Numbers]:
+    """The most frequent classes and, of each row's captions, the share that has the column's."""
+    with duckdb.connect() as connection:
+        files = [str(stage.file(LABELS)) for stage in outcome.labels]
+        connection.read_parquet(files).create_view("labels")
+        rows = connection.execute(sql.query("report/co_occurrence")).fetchall()
+    counts = {(one, other): int(count) for one, other, count in rows}
+    named = sorted(vocabulary.classes, key=lambda label: -counts.get((label, label), 0))
+    names = [label for label in named[:LARGEST_MATRIX] if (label, label) in counts]
+    matrix = np.array([[counts.get((one, other), 0) for other in names] for one in names])
+    return names, matrix / matrix.diagonal()[:, None]

@@ -1,0 +1,170 @@
+"""Charts as SVG, by matplotlib: text stays text, and colours follow the page that they stand in.
+
+Every colour here is a name of `COLOURS`; in the SVG it becomes a CSS variable of the page with a
+fallback, so that one picture serves a light and a dark page, and a file of its own. The palette is
+Okabe and Ito's, which colour-blind people can tell apart; lines differ in dashes besides.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+CODE: Final = ("tasks/pictures.py",)
+WIDTH: Final = 5.4
+"""Inches; about a phone's width in CSS pixels, so that text is never scaled down much."""
+# sentinel colours in matplotlib's output and what the page makes of them
+COLOURS: Final = {
+    "#010203": "currentColor",
+    "#020304": "var(--faint, #8a8f98)",
+    "#030405": "var(--series-0, #767b84)",
+    "#040506": "var(--series-1, #d55e00)",
+    "#050607": "var(--series-2, #0072b2)",
+    "#060708": "var(--series-3, #009e73)",
+    "#070809": "var(--series-4, #cc79a7)",
+}
+TEXT, FAINT, *SERIES = COLOURS
+# a method looks the same in every picture
+PLACES: Final = {"zero-shot": 0, "tai": 1, "tai-dpt": 2}
+DASHES: Final = ((0, (1, 1)), (0, (4, 1.5)), (0, ()), (0, (6, 1, 1, 1)), (0, (2, 2)))
+STYLE: Final = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
+    "axes.axisbelow": True,
+    "text.color": TEXT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
+    "grid.color": FAINT,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+Numbers = npt.NDArray[np.number[Any]]
+
+
+def ap_by_class(
+    names: Sequence[str], baseline: Sequence[float], ours: Sequence[float], legend: tuple[str, str]
+) -> str:
+    """AP of each class by two methods, best of ours first; a line joins the two."""
+    order = np.argsort(-np.asarray(ours), kind="stable")
+    with _picture("ap", (WIDTH, 0.8 + 0.21 * len(names))) as (figure, svg):
+        axes = figure.subplots()
+        rows = np.arange(len(names))
+        before, after = np.asarray(baseline)[order], np.asarray(ours)[order]
+        axes.hlines(rows, before, after, color=FAINT, linewidth=2, alpha=0.5)
+        axes.scatter(before, rows, s=26, color=SERIES[0], marker="D", label=legend[0], zorder=2)
+        axes.scatter(after, rows, s=34, color=SERIES[2], marker="o", label=legend[1], zorder=3)
+        axes.set_yticks(rows, [names[i] for i in order])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("AP, percent")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        figure.legend(loc="outside upper left", ncols=2)
+    return svg[0]
+
+
+def precision_recall(curves: Mapping[str, Numbers]) -> str:
+    """Precision over recall by method, each [L] at evenly spaced recalls 0 to 1."""
+    with _picture("precision-recall", (WIDTH, 3.6)) as (figure, svg):
+        axes = figure.subplots()
+        for name, precision in curves.items():
+            _line(axes, np.linspace(0, 100, len(precision)), 100 * precision, name)
+        axes.set(
+            xlim=(0, 100), ylim=(0, 102), xlabel="recall, percent", ylabel="precision, percent"
+        )
+        axes.grid()
+        axes.legend()
+    return svg[0]
+
+
+def training(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Loss and learning rate by epoch, one line per method."""
+    with _picture("training", (WIDTH, 3.8)) as (figure, svg):
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for name, history in histories.items():
+            epochs = np.arange(1, len(history) + 1)
+            _line(above, epochs, np.array([e["loss/train"] for e in history]), name)
+            _line(below, epochs, np.array([e["learning_rate"] for e in history]), name)
+        above.set_ylabel("loss")
+        below.set_ylabel("learning rate")
+        below.set_xlabel("epoch")
+        below.xaxis.get_major_locator().set_params(integer=True)
+        for axes in (above, below):
+            axes.grid()
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter("{x:g}")
+        if len(histories) > 1:
+            above.legend()
+    return svg[0]
+
+
+def co_occurrence(names: Sequence[str], shares: Numbers) -> str:
+    """Of captions that name the row's class, the share [C, C] that name the column's too."""
+    side = min(1.6 + 0.19 * len(names), 2 * WIDTH)
+    shown = np.where(np.eye(len(names), dtype=bool), np.nan, 100 * shares)
+    with _picture("co-occurrence", (side, side)) as (figure, svg):
+        axes = figure.subplots()
+        ramp = LinearSegmentedColormap.from_list("blue", ["#f2f6fa", "#0072b2", "#00263d"])
+        image = axes.pcolormesh(shown, cmap=ramp, vmin=0, rasterized=True)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        middles = np.arange(len(names)) + 0.5
+        axes.set_xticks(middles, names, rotation=90)
+        axes.set_yticks(middles, names)
+        axes.tick_params(length=0)
+        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
+        bar.set_label("percent of the row's captions")
+        bar.outline.set_visible(False)
+    return svg[0]
+
+
+def _line(axes: Axes, x: Numbers, y: Numbers, label: str) -> None:
+    place = PLACES.get(label, 3 + len(axes.lines) % 2)
+    marker = "o" if len(x) == 1 else None
+    colour, dashes = SERIES[place], DASHES[place]
+    axes.plot(x, y, color=colour, linestyle=dashes, linewidth=2, marker=marker, label=label)
+
+
+@contextmanager
+def _picture(name: str, size: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
+    """A figure to draw on, and a list that holds its SVG afterwards."""
+    svg: list[str] = []
+    # Any: matplotlib types the names of all its settings
+    style: dict[Any, Any] = {**STYLE, "svg.hashsalt": name}
+    # ids are salted by name: the same picture has the same bytes
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # a browser has glyphs that matplotlib's own font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure = Figure(figsize=size)
+        yield figure, svg
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        svg.append(_fitted(file.getvalue(), name))
+
+
+def _fitted(svg: str, name: str) -> str:
+    """The file as an element of a page: its own ids, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    for sentinel, colour in COLOURS.items():
+        svg = svg.replace(sentinel, colour)
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\1{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", svg)
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

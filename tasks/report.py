@@ -1,0 +1,215 @@
+"""Report stage: one page that shows a run, from raw lines to scores, to somebody who was not there.
+
+The page is a file of its own: no network, no script, every picture inside.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import pyarrow.parquet as pq
+import torch
+
+import sql
+from models.backbone import Backbone
+from models.metrics import bootstrap_maps, interval
+from tasks import account, charts, ingest, pages, showcase, words
+from tasks.charts import BASELINE, LABELS
+from tasks.evaluate import BRANCHES, SCORES, TOP, label_matrix, scores_of
+from tasks.images import REJECTS
+from tasks.outcome import Outcome
+from tasks.profile import ImageSet, Profile
+from tasks.store import Stage, write_whole
+from tasks.train import read_prompts
+from tasks.vocabulary import Vocabulary
+
+CODE: Final = (
+    "tasks/report.py",
+    "tasks/templates/report.html",
+    "models/metrics.py",
+    "sql/report/examples.sql",
+    *account.CODE,
+    *charts.CODE,
+    *showcase.CODE,
+    *words.CODE,
+)
+PAGE: Final = "index.html"
+OURS: Final = ("tai-dpt", "tai")
+"""Learned from captions, best first: the page's headline is the first of these that was run."""
+WHAT: Final = {
+    "zero-shot": "CLIP as it comes, asked for “a photo of a …”",
+    "tai": "global prompts alone, learned from captions",
+    "tai-dpt": "global and local prompts, learned from captions",
+    "linear-probe": "an upper bound: learned from labelled images",
+}
+CAPTIONS_SHOWN: Final = 8
+ANSWERS_SHOWN: Final = 5
+LISTED: Final = 50
+
+
+def write_report(
+    profile: Profile,
+    vocabulary: Vocabulary,
+    outcome: Outcome,
+    command: str,
+    backbone: Callable[[], Backbone],
+    out: Path,
+) -> dict[str, int]:
+    """Write the page of a finished run to `out`; returns how much it shows.
+
+    Args:
+        profile: the run's settings.
+        vocabulary: its classes.
+        outcome: its stages.
+        command: what to type to run it again.
+        backbone: loads the frozen CLIP, which reads a few captions once more.
+        out: folder to write index.html to.
+
+    """
+    method = next((name for name in OURS if name in profile.methods), profile.methods[-1])
+    image_set = profile.images[0]
+    scored = _scored(profile, image_set, vocabulary, outcome.evaluations[method][image_set.name])
+    understood = scored.understood()
+    examples = _examples(outcome)
+    prompts = read_prompts(outcome.trained[method].folder) if method in outcome.trained else None
+    maps: list[showcase.Shown] = []
+    answers: list[dict[str, Any]] = []
+    if prompts is not None and method == OURS[0]:
+        maps = showcase.maps(scored, outcome.images[image_set.name].folder, prompts[1])
+        answers = _answers(examples, vocabulary, prompts[1], backbone(), profile.train.kappa)
+    drawn = charts.charts_of(vocabulary, outcome, method, image_set.name, scored.labels)
+    context: dict[str, Any] = {
+        "profile": profile,
+        "title": f"Recognising {len(vocabulary.classes)} classes, learned from captions alone",
+        "warning": ""
+        if profile.backbone.pretrained
+        else "The CLIP of this run has random weights: it shows that the road is whole, not that "
+        "the method works.",
+        "headline": _headline(profile, outcome, method, image_set.name, scored),
+        "tables": [_table(each, outcome, method) for each in profile.images],
+        "best": showcase.cards(scored, understood[: showcase.CARDS]),
+        "worst": showcase.cards(scored, understood[showcase.CARDS :][: -showcase.CARDS - 1 : -1]),
+        "maps": maps,
+        "labelled": [words.spans_of(row["text"], row["spans"]) for row in examples],
+        "answers": answers,
+        "charts": drawn,
+        "steps": account.account_of(outcome),
+        "command": command,
+        "stages": [
+            {"stage": stage.name, "of": of, "key": stage.folder.name, "digest": stage.digest[:16]}
+            for of, stage in outcome.all()
+        ],
+        "settings": profile.flat(),
+        "versions": "Made with "
+        + ", ".join(f"{name} {version(name)}" for name in ("torch", "open_clip_torch", "duckdb")),
+    }
+    write_whole(out / PAGE, pages.render("report.html", **context))
+    return {"charts": len(drawn), "heat_maps": sum(len(image.tags) for image in maps)}
+
+
+def _scored(
+    profile: Profile, image_set: ImageSet, vocabulary: Vocabulary, evaluation: Stage
+) -> showcase.Scored:
+    table = pq.read_table(evaluation.file(SCORES))
+    return showcase.Scored(
+        folder=profile.path(image_set.folder),
+        table=table,
+        classes=vocabulary.classes,
+        scores=scores_of(evaluation),
+        labels=label_matrix(table, vocabulary.classes),
+    )
+
+
+def _headline(
+    profile: Profile, outcome: Outcome, method: str, name: str, scored: showcase.Scored
+) -> dict[str, Any]:
+    figures = outcome.evaluations[method][name].figures
+    features = outcome.features
+    headline = {
+        "method": method,
+        "images": name,
+        "ours": figures["mAP/merged"],
+        "low": figures["mAP_low/merged"],
+        "high": figures["mAP_high/merged"],
+        "classes": outcome.evaluations[method][name].counts["classes/evaluated"],
+        "captions": features.counts["captions/selected"] if features else 0,
+        "gain": None,
+    }
+    if BASELINE in profile.methods and method != BASELINE:
+        both = {"ours": scored.scores, "before": scores_of(outcome.evaluations[BASELINE][name])}
+        maps = bootstrap_maps(both, scored.labels)
+        before = outcome.evaluations[BASELINE][name].figures["mAP/merged"]
+        low, high = interval(maps["ours"] - maps["before"])
+        headline |= {"gain": figures["mAP/merged"] - before, "gain_low": low, "gain_high": high}
+    return headline
+
+
+def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]:
+    """The scores on an image set: a row per method, and the images that have none."""
+    found = {name: stages[image_set.name] for name, stages in outcome.evaluations.items()}
+    best = {b: max(stage.figures[f"mAP/{b}"] for stage in found.values()) for b in BRANCHES}
+    rows = [
+        {
+            "method": name,
+            "what": WHAT.get(name, ""),
+            "cells": [
+                {
+                    "value": stage.figures[f"mAP/{branch}"],
+                    "low": stage.figures[f"mAP_low/{branch}"],
+                    "high": stage.figures[f"mAP_high/{branch}"],
+                    "best": len(found) > 1 and stage.figures[f"mAP/{branch}"] == best[branch],
+                }
+                for branch in reversed(BRANCHES)
+            ],
+            "cf1": stage.figures[f"CF1/top{TOP}"],
+            "of1": stage.figures[f"OF1/top{TOP}"],
+        }
+        for name, stage in found.items()
+    ]
+    ours = found[method]
+    rejects = pq.read_table(outcome.images[image_set.name].file(REJECTS)).slice(0, LISTED)
+    return {
+        "name": image_set.name,
+        "rows": rows,
+        "images": ours.counts["images"],
+        "scored": ours.counts["images/scored"],
+        "missing": ours.counts["images/without_score"],
+        "missing_last": ours.figures.get("mAP_missing_last/merged"),
+        "rejects": rejects.to_pylist(),
+    }
+
+
+def _examples(outcome: Outcome) -> list[dict[str, Any]]:
+    """Labelled captions (text, classes, spans), each with a class that those before have not."""
+    with duckdb.connect() as connection:
+        labels = [str(stage.file(LABELS)) for stage in outcome.labels]
+        connection.read_parquet(labels).create_view("labels")
+        corpora = [str(stage.file(ingest.CORPUS)) for stage in outcome.corpora]
+        connection.read_parquet(corpora).create_view("corpus")
+        rows = connection.sql(sql.query("report/examples")).to_arrow_table().to_pylist()
+    chosen: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    for row in rows:
+        if len(chosen) < CAPTIONS_SHOWN and not set(row["classes"]) <= seen:
+            chosen.append(row)
+            seen |= set(row["classes"])
+    return chosen
+
+
+def _answers(
+    examples: Sequence[dict[str, Any]],
+    vocabulary: Vocabulary,
+    local_prompts: torch.Tensor,
+    backbone: Backbone,
+    kappa: float,
+) -> list[dict[str, Any]]:
+    """What a class's local prompt answers to in a few captions that name it."""
+    found = []
+    for row in examples[:ANSWERS_SHOWN]:
+        label = row["classes"][0]
+        prompt = local_prompts[vocabulary.classes.index(label)]
+        pieces = words.answering_words(row["text"], prompt, backbone, kappa)
+        found.append({"label": label, "pieces": pieces})
+    return found

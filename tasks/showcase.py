@@ -1,0 +1,123 @@
+"""Images for the report: the best and worst understood with their tags, and where prompts look."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import torch
+
+from models.metrics import average_precisions
+from tasks.heatmaps import heat_map, thumbnail
+from tasks.images import feature_batches
+
+CODE: Final = ("tasks/showcase.py", "tasks/heatmaps.py")
+CARDS: Final = 6
+FEWEST_TAGS: Final = 3
+MAPPED: Final = 4
+TRUE_MAPS: Final = 3
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A class that an image was given."""
+
+    label: str
+    right: bool
+    picture: str | None = None
+    """Data URI of its heat map, where there is one."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of the report."""
+
+    file: str
+    picture: str | None
+    """Data URI; None if the file can be read no more."""
+    shown: tuple[str, ...]
+    tags: tuple[Tag, ...]
+    missed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An image set's scores by one method, as the report looks at them."""
+
+    folder: Path
+    table: pa.Table
+    """Rows with file, classes, merged."""
+    classes: tuple[str, ...]
+    scores: torch.Tensor
+    """[N, C] merged scores."""
+    labels: torch.Tensor
+    """[N, C] 1, 0 or -1."""
+
+    def understood(self) -> list[int]:
+        """Rows of images that show a class, best first by AP of their own ranking of classes."""
+        per_image = average_precisions(self.scores.T, self.labels.T)
+        # among equals, those that show most come first: they are harder
+        shown = (self.labels == 1).sum(dim=1)
+        rows = [row for row in range(len(shown)) if shown[row]]
+        return sorted(rows, key=lambda row: (-float(per_image[row]), -int(shown[row]), row))
+
+
+def cards(scored: Scored, rows: Sequence[int]) -> list[Shown]:
+    """Images with their highest classes: as many as they show, and at least three."""
+    return [_shown(scored, row, square=False) for row in rows]
+
+
+def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
+    """Images that show several classes, with a heat map per class (TaI-DPT's Figure 4).
+
+    Args:
+        scored: the image set's scores.
+        features: folder of its features, rows in the same order.
+        prompts: [C, d] local prompts.
+
+    """
+    several = [row for row in scored.understood() if int((scored.labels[row] == 1).sum()) > 1]
+    # three that are understood well and one from the middle: not the cherries alone
+    rows = [*several[: MAPPED - 1], *several[len(several) // 2 :][:1]]
+    rows = list(dict.fromkeys(rows or scored.understood()[:MAPPED]))
+    dense = _dense_rows(features, rows)
+    found = []
+    for row in rows:
+        image = _shown(scored, row, square=True)
+        true = (scored.labels[row] == 1).nonzero().flatten().tolist()
+        wrong = [c for c in scored.scores[row].argsort(descending=True).tolist() if c not in true]
+        path = scored.folder / image.file
+        of_image = [
+            Tag(scored.classes[c], c in true, heat_map(path, dense[row], prompts[c]))
+            for c in [*true[:TRUE_MAPS], wrong[0]]
+        ]
+        if image.picture and all(tag.picture for tag in of_image):
+            found.append(Shown(image.file, image.picture, image.shown, tuple(of_image), ()))
+    return found
+
+
+def _shown(scored: Scored, row: int, *, square: bool) -> Shown:
+    true = {c for c, mark in enumerate(scored.labels[row].tolist()) if mark == 1}
+    ignored = {c for c, mark in enumerate(scored.labels[row].tolist()) if mark == -1}
+    ranked = [c for c in scored.scores[row].argsort(descending=True).tolist() if c not in ignored]
+    given = ranked[: max(FEWEST_TAGS, len(true))]
+    file = scored.table["file"][row].as_py()
+    return Shown(
+        file=file,
+        picture=thumbnail(scored.folder / file, square=square),
+        shown=tuple(scored.classes[c] for c in sorted(true)),
+        tags=tuple(Tag(scored.classes[c], c in true) for c in given),
+        missed=tuple(scored.classes[c] for c in sorted(true - set(given))),
+    )
+
+
+def _dense_rows(features: Path, rows: Sequence[int]) -> dict[int, torch.Tensor]:
+    """Dense features [N, d] of some rows, one shard in memory at a time."""
+    found: dict[int, torch.Tensor] = {}
+    start = 0
+    for batch in feature_batches(features):
+        count = len(batch["dense"])
+        found |= {row: batch["dense"][row - start] for row in rows if start <= row < start + count}
+        start += count
+    return found
