@@ -22,6 +22,8 @@ from matplotlib.figure import Figure
 CODE: Final = ("tasks/pictures.py",)
 WIDTH: Final = 5.4
 """Inches; about a phone's width in CSS pixels, so that text is never scaled down much."""
+LONGEST_NAME: Final = 24
+"""Characters of a class name beside a chart."""
 # sentinel colours in matplotlib's output and what the page makes of them
 COLOURS: Final = {
     "#010203": "currentColor",
@@ -71,7 +73,7 @@ def ap_by_class(
         axes.hlines(rows, before, after, color=FAINT, linewidth=2, alpha=0.5)
         axes.scatter(before, rows, s=26, color=SERIES[0], marker="D", label=legend[0], zorder=2)
         axes.scatter(after, rows, s=34, color=SERIES[2], marker="o", label=legend[1], zorder=3)
-        axes.set_yticks(rows, [names[i] for i in order])
+        axes.set_yticks(rows, [_short(names[i]) for i in order])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(-2, 102)
         axes.set_xlabel("AP, percent")
@@ -118,7 +120,7 @@ def training(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 def co_occurrence(names: Sequence[str], shares: Numbers) -> str:
     """Of captions that name the row's class, the share [C, C] that name the column's too."""
-    side = min(1.6 + 0.19 * len(names), 2 * WIDTH)
+    side = min(3 + 0.17 * len(names), 2 * WIDTH)
     shown = np.where(np.eye(len(names), dtype=bool), np.nan, 100 * shares)
     with _picture("co-occurrence", (side, side)) as (figure, svg):
         axes = figure.subplots()
@@ -127,13 +129,17 @@ def co_occurrence(names: Sequence[str], shares: Numbers) -> str:
         axes.set_aspect("equal")
         axes.invert_yaxis()
         middles = np.arange(len(names)) + 0.5
-        axes.set_xticks(middles, names, rotation=90)
-        axes.set_yticks(middles, names)
+        axes.set_xticks(middles, [_short(name) for name in names], rotation=90)
+        axes.set_yticks(middles, [_short(name) for name in names])
         axes.tick_params(length=0)
         bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
         bar.set_label("percent of the row's captions")
         bar.outline.set_visible(False)
     return svg[0]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def _line(axes: Axes, x: Numbers, y: Numbers, label: str) -> None:
