@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import sql
+from tasks.checks import run_checks
 from tasks.errors import InputError
 from tasks.readers import Columns, Image, Record, read_coco, read_narratives, read_table
 
@@ -25,6 +26,7 @@ RECORDS_PER_BATCH: Final = 50_000
 CHECKS: Final = ("captions_once", "texts_present", "all_accounted")
 CODE: Final = (
     "tasks/ingest.py",
+    "tasks/checks.py",
     "tasks/readers.py",
     *(f"sql/corpus/{name}.sql" for name in ("classified", "corpus", "rejects")),
     *(f"sql/corpus/checks/{name}.sql" for name in CHECKS),
@@ -104,7 +106,7 @@ def ingest_file(
 
     Raises:
         InputError: the file as a whole cannot be read.
-        RuntimeError: a data test of sql/corpus/checks found a row that must not be.
+        DataTestError: a data test of sql/corpus/checks found a row that must not be.
 
     """
     spool = {name: out / f".{name}.parquet" for name in ("records", "images")}
@@ -121,10 +123,7 @@ def ingest_file(
             "numbers_repeats": form == "narratives",
         }
         connection.execute(sql.query("corpus/classified"), {**named, **rules})
-        for check in CHECKS:
-            bad = connection.execute(sql.query(f"corpus/checks/{check}")).fetchone()
-            if bad is not None:
-                raise RuntimeError(f"sql/corpus/checks/{check}.sql: must give no row, gave {bad}")
+        run_checks(connection, "corpus", CHECKS)
         kept, rejected = (
             _write(connection, query, named | {"file": path.name}, out / file)
             for query, file in (("corpus/corpus", CORPUS), ("corpus/rejects", REJECTS))

@@ -1,6 +1,10 @@
 """Label stage: pseudo-labels of captions, by matching a vocabulary's forms in DuckDB."""
 
-from collections.abc import Sequence
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -9,17 +13,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import sql
-from tasks.vocabulary import MAX_TOKENS, Vocabulary
+from tasks.checks import run_checks
+from tasks.vocabulary import ANY_WORD, BREAK, FORMS_SCHEMA, MAX_TOKENS, Vocabulary
 
-LAYERS: Final = ("macros", "tokens", "matches", "kept", "labels")
-CHECKS: Final = ("spans_inside_text", "spans_apart", "captions_once", "classes_of_spans")
+ONCE: Final = ("macros", "tokens", "frequency")
+LAYERS: Final = ("matches", "kept", "named", "labels")
+CHECKS: Final = (
+    "captions_once",
+    "classes_known",
+    "classes_of_spans",
+    "spans_apart",
+    "spans_inside_text",
+)
 CODE: Final = (
     "tasks/label.py",
+    "tasks/checks.py",
+    "tasks/inflections.py",
     "tasks/vocabulary.py",
-    *(f"sql/labels/{layer}.sql" for layer in LAYERS),
+    *(f"sql/labels/{layer}.sql" for layer in (*ONCE, *LAYERS)),
     *(f"sql/labels/checks/{check}.sql" for check in CHECKS),
 )
-CAPTIONS_PER_BATCH: Final = 250_000
+CAPTIONS_PER_BATCH: Final = 100_000
+CAPTIONS_COUNTED: Final = 5_000
+MEMORY_LIMIT: Final = "400MB"
+WIDE: Final = pa.schema(
+    [
+        *FORMS_SCHEMA,
+        ("length", pa.int32()),
+        ("rank", pa.int32()),
+        ("anchor", pa.string()),
+        ("anchor_at", pa.int32()),
+        ("second", pa.string()),
+        ("second_at", pa.int32()),
+        ("ends_in_break", pa.bool_()),
+        ("kind", pa.string()),
+        ("taken_from", pa.int32()),
+        ("taken_to", pa.int32()),
+        *((f"word_{place + 1}", pa.string()) for place in range(MAX_TOKENS)),
+    ]
+)
 SCHEMA: Final = pa.schema(
     [
         ("caption_id", pa.string()),
@@ -42,37 +74,44 @@ SCHEMA: Final = pa.schema(
 
 
 def write_labels(
-    corpus: Sequence[Path], vocabulary: Vocabulary, out: Path, *, memory_limit: str = "1GB"
+    corpus: Sequence[Path],
+    vocabulary: Vocabulary,
+    out: Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
     """Label the captions of Parquet files `corpus` and write those with a class to `out`.
 
     A row of `out` has a caption's id, its classes in the vocabulary's order, and the spans that
     named them, as half-open code-point offsets into the text. Rows keep the corpus's order, and the
-    same input gives the same bytes.
+    same input gives the same bytes, whatever the number of workers.
+
+    Args:
+        corpus: Parquet files with caption_id and text.
+        vocabulary: the forms to look for.
+        out: the Parquet file to write.
+        workers: batches labelled at once; by default as many as there are cores.
+        progress: called with the number of captions labelled since the last call.
 
     Returns:
         Counts; captions/read = captions/labelled + captions/without_class.
 
     Raises:
-        RuntimeError: a data test of sql/labels/checks found a row that must not be.
+        DataTestError: a data test of sql/labels/checks found a row that must not be.
 
     """
     read = labelled = labels = 0
-    with duckdb.connect() as connection, pq.ParquetWriter(out, SCHEMA, compression="zstd") as sink:
-        connection.execute("set memory_limit = $1", [memory_limit])
-        connection.execute("set temp_directory = $1", [str(out.parent / ".duckdb")])
-        connection.register("forms", _wide(vocabulary))
-        classes = {"class": vocabulary.classes, "class_index": range(len(vocabulary.classes))}
-        connection.register("classes", pa.table(classes))
-        for path in corpus:
-            file = pq.ParquetFile(path)
-            for batch in file.iter_batches(CAPTIONS_PER_BATCH, columns=["caption_id", "text"]):
-                table = pa.table(batch).append_column("row", pa.array(range(len(batch))))
-                found = _label_batch(connection, table)
-                sink.write_table(found)
-                read += len(table)
-                labelled += len(found)
-                labels += len(found["classes"].combine_chunks().flatten())
+    cores = workers or len(os.sched_getaffinity(0))
+    labeller = _Labeller(vocabulary, out.parent / ".duckdb")
+    with pq.ParquetWriter(out, SCHEMA, compression="zstd") as sink, labeller:
+        for captions, found in _in_order(labeller, _batches(corpus), cores):
+            sink.write_table(found)
+            read += captions
+            labelled += len(found)
+            labels += len(found["classes"].combine_chunks().flatten())
+            if progress:
+                progress(captions)
     return {
         "captions/read": read,
         "captions/labelled": labelled,
@@ -81,34 +120,108 @@ def write_labels(
     }
 
 
-def _label_batch(connection: duckdb.DuckDBPyConnection, captions: pa.Table) -> pa.Table:
-    connection.register("captions", captions)
-    for layer in LAYERS:
-        connection.execute(sql.query(f"labels/{layer}"))
-    for check in CHECKS:
-        bad = connection.execute(sql.query(f"labels/checks/{check}")).fetchone()
-        if bad is not None:
-            raise RuntimeError(f"sql/labels/checks/{check}.sql: must give no row, gave {bad}")
-    found = connection.sql("select caption_id, classes, spans from labels order by row")
-    table: pa.Table = found.to_arrow_table()
-    connection.unregister("captions")
-    return table.cast(SCHEMA)
+def _batches(corpus: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    for path in corpus:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(CAPTIONS_PER_BATCH, columns=["caption_id", "text"])
 
 
-def _wide(vocabulary: Vocabulary) -> pa.Table:
-    """The vocabulary's forms with a column per word, and the word by which they are looked up."""
-    forms = vocabulary.forms
-    words = forms["words"].to_pylist()
-    # the longest word is the rarest, so the fewest tokens are looked at in vain
-    anchors = [max(range(len(form)), key=lambda at: len(form[at])) for form in words]
-    columns = {
-        "length": pa.array([len(form) for form in words], pa.int32()),
-        "anchor": pa.array([form[at] for form, at in zip(words, anchors, strict=True)]),
-        "anchor_at": pa.array([at + 1 for at in anchors], pa.int32()),
-    }
-    for place in range(MAX_TOKENS):
-        column = [form[place] if place < len(form) else None for form in words]
-        columns[f"word_{place + 1}"] = pa.array(column, pa.string())
-    for name, column in columns.items():
-        forms = forms.append_column(name, column)
-    return forms
+def _in_order(
+    labeller: "_Labeller", batches: Iterator[pa.RecordBatch], workers: int
+) -> Iterator[tuple[int, pa.Table]]:
+    """(captions, labels) of each batch in order; no more batches are in memory than workers."""
+    waiting: deque[tuple[int, Future[pa.Table]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for batch in batches:
+            if len(waiting) == workers:
+                captions, future = waiting.popleft()
+                yield captions, future.result()
+            waiting.append((len(batch), pool.submit(labeller.label, batch)))
+        for captions, future in waiting:
+            yield captions, future.result()
+
+
+class _Labeller:
+    """A DuckDB connection per thread, each of one core: batches side by side keep all cores busy.
+
+    DuckDB's own threads would leave cores idle while tables go in and out.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, spill: Path) -> None:
+        self._vocabulary = vocabulary
+        self._spill = spill
+        self._here = threading.local()
+        self._opened: list[duckdb.DuckDBPyConnection] = []
+
+    def __enter__(self) -> "_Labeller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._opened:
+            connection.close()
+
+    def label(self, batch: pa.RecordBatch) -> pa.Table:
+        """Rows of `SCHEMA` for those captions that name a class."""
+        captions = pa.table(batch).append_column("row", pa.array(range(len(batch))))
+        connection = self._connection(captions)
+        connection.register("captions", captions)
+        for layer in LAYERS:
+            connection.execute(sql.query(f"labels/{layer}"))
+        run_checks(connection, "labels", CHECKS)
+        found = connection.sql("select caption_id, classes, spans from labels order by row")
+        table: pa.Table = found.to_arrow_table()
+        connection.unregister("captions")
+        return table.cast(SCHEMA)
+
+    def _connection(self, captions: pa.Table) -> duckdb.DuckDBPyConnection:
+        """The connection of this thread; its first captions say which words are rare."""
+        opened: duckdb.DuckDBPyConnection | None = getattr(self._here, "connection", None)
+        if opened is not None:
+            return opened
+        connection = duckdb.connect()
+        self._here.connection = connection
+        self._opened.append(connection)
+        connection.execute("set threads = 1")
+        connection.execute("set memory_limit = $1", [MEMORY_LIMIT])
+        connection.execute("set temp_directory = $1", [str(self._spill)])
+        connection.register("captions", captions.slice(0, CAPTIONS_COUNTED))
+        for layer in ONCE:
+            found = connection.execute(sql.query(f"labels/{layer}"))
+        connection.register("forms", _wide(self._vocabulary, dict(found.fetchall())))
+        classes = self._vocabulary.classes
+        table = pa.table({"class": classes, "class_index": range(len(classes))})
+        connection.register("classes", table)
+        return connection
+
+
+def _wide(vocabulary: Vocabulary, frequency: Mapping[str, int]) -> pa.Table:
+    """The vocabulary's forms with a column per word, and the two that are looked up first.
+
+    `frequency` counts words in some captions: looking up a form by its rarest word makes the fewest
+    attempts. It changes nothing but the time.
+    """
+    forms = vocabulary.forms.to_pylist()
+    for form in forms:
+        words, before, behind = form["words"], form["words_before"], form["words_behind"]
+        concrete = [at for at, word in enumerate(words) if word not in (ANY_WORD, BREAK)]
+        concrete.sort(key=lambda at: (frequency.get(words[at], 0), -len(words[at]), at))
+        anchor, second = concrete[0], concrete[min(1, len(concrete) - 1)]
+        form["anchor"], form["anchor_at"] = words[anchor], anchor + 1
+        form["second"], form["second_at"] = words[second], second + 1
+        form["length"] = len(words)
+        form["rank"] = 2 * len(words) - words.count(ANY_WORD)
+        form["anchor"], form["anchor_at"] = words[anchor], anchor + 1
+        others = [at for at in concrete if at != anchor] or [anchor]
+        second = max(others, key=lambda at: len(words[at]))
+        form["second"], form["second_at"] = words[second], second + 1
+        form["ends_in_break"] = words[-1] == BREAK
+        if before + behind < len(words):
+            form["kind"] = "takes"
+            form["taken_from"], form["taken_to"] = before + 1, len(words) - behind
+        else:
+            # all context: the place of the token that follows it, or that it follows
+            form["kind"] = "before" if before else "behind"
+            form["taken_from"] = form["taken_to"] = len(words) + 1 if before else 0
+        for place in range(MAX_TOKENS):
+            form[f"word_{place + 1}"] = words[place] if place < len(words) else None
+    return pa.Table.from_pylist(forms, schema=WIDE)

@@ -1,16 +1,20 @@
 -- kept: one row per match that stays: the longest first, then the leftmost, and no token twice.
 -- Few captions have overlapping matches; only theirs are gone through one by one.
-create or replace temp view kept as
-with neighbours as (
-    select
-        row,
-        first <= lag(last) over (partition by row order by first) as clashes
-    from matches
+create or replace temp table kept as
+with taking as (
+    select * from matches
+    where kind = 'takes'
 ),
 
+-- each token is a bit: as many bits as tokens taken, unless two matches take the same token
+-- (or, in captions of more than 57 tokens, perhaps not: that only costs time)
 contested as (
-    select distinct row from neighbours
-    where clashes
+    select row
+    from taking
+    group by row
+    having
+        sum(last - first + 1)
+        > bit_count(bit_or(((1::bigint << (last - first + 1)) - 1) << (first % 57)))
 ),
 
 ranked as (
@@ -18,14 +22,15 @@ ranked as (
         row,
         list_sort(
             list({
-                'rank': -length,
+                'rank': -rank,
                 'first': first,
                 'form': form,
                 'last': last,
-                'first_word_length': first_word_length
+                'span_start': span_start,
+                'span_end': span_end
             })
         ) as candidates
-    from matches
+    from taking
     semi join contested using (row)
     group by row
 ),
@@ -51,9 +56,9 @@ chosen as (
     from ranked
 )
 
-select row, form, first, last, first_word_length
-from matches
+select row, form, first, last, span_start, span_end
+from taking
 anti join contested using (row)
 union all
-select row, match.form, match.first, match.last, match.first_word_length
+select row, match.form, match.first, match.last, match.span_start, match.span_end
 from chosen;

@@ -1,17 +1,22 @@
 """Labels of hand-written sentences, and against a matcher that goes through words one by one."""
 
+import itertools
 import json
 import re
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import InputError
+import sql
+from tasks.checks import run_checks
+from tasks.errors import DataTestError, InputError
 from tasks.ingest import CORPUS, ingest_file
 from tasks.label import write_labels
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
@@ -89,6 +94,38 @@ SENTENCES = [
     ("a pair of scissors", "scissors"),
     ("\u201cDog\u201d, she said", "dog"),
     ("dog/cat", "dog, cat"),
+    ("A passenger train", "train"),
+    ("passengers board the train", "person, train"),
+    ("an orange pizza cutter", ""),
+    ("an orange cat on a bus", "cat, bus"),
+    ("He ate an orange.", "orange"),
+    ("orange slices and oranges", "orange"),
+    ("a bed of flowers", ""),
+    ("a flat bed and a bed", "bed"),
+    ("a bike shaped cutter", ""),
+    ("a bear-shaped cake", "cake"),
+    ("A tennis player", "person, tennis racket"),
+    ("three surfers, a skier", "person, surfboard, skis"),
+    ("He swings a bat", "baseball bat"),
+    ("a baby elephant and its mother", "elephant"),
+    ("a baby in a crib", "person"),
+    ("a giraffe family", "giraffe"),
+    ("a family of four", ""),
+    ("the family eats pizza", "person, pizza"),
+    ("a subway car", "train"),
+    ("cars on a road", "car"),
+    ("a toy truck", ""),
+    ("a stuffed giraffe", ""),
+    ("stuffed animals", "teddy bear"),
+    ("a statue of a horse", ""),
+    ("a picture of a horse", "horse"),
+    ("a road with no cars", ""),
+    ("a kitchen without a stove", ""),
+    ("a cement bowl", ""),
+    ("men's room", ""),
+    ("a pitcher of water", ""),
+    ("a pitcher throws the ball", "person, sports ball"),
+    ("an apple computer and an apple", "apple"),
     ("dog_cat", "dog, cat"),
     ("nothing at all", ""),
     ("\u5b57 dog \U0001f415", "dog"),
@@ -172,32 +209,64 @@ def test_real_captions_against_the_images_objects(tmp_path: Path) -> None:
             given_ + len(labels),
             there + len(objects),
         )
-    assert hits / given_ >= 0.94
-    assert hits / there >= 0.35
+    assert hits / given_ >= 0.95
+    assert hits / there >= 0.36
 
 
 WORDS = ["dog", "hot", "cat", "house", "fire", "of"]
-PHRASES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join)
+PHRASES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=2).map(" ".join)
+SIDES = st.sampled_from(["", "", "", "[hot]", "[hot|cat]", "[_]"])
+ROWS = st.one_of(
+    st.builds("{} {} {}".format, SIDES, PHRASES, st.one_of(SIDES, st.just("[.]"))).map(str.strip),
+    st.sampled_from(["[hot] *", "* [of]", "[fire] [of] *", "dog [*]", "[*] house"]),
+)
 
 
-def brute_force(forms: list[tuple[tuple[str, ...], str | None]], text: str) -> set[str]:
-    """Longest first, then leftmost; no word is taken twice."""
+def stands(words: list[str], at: int, wanted: str) -> bool:
+    word = words[at] if 0 <= at < len(words) else "."
+    is_word = re.match(r"\w", word) is not None
+    return {"_": is_word, ".": not is_word and at >= 0}.get(wanted, word == wanted)
+
+
+def brute_force(forms: list[dict[str, Any]], text: str) -> tuple[set[int], set[tuple[int, int]]]:
+    """Classes and token spans, going through the words one by one, the longest form first."""
     words = re.findall(r"\w+|[^\w\s'-]+", text.lower())
+    places = []
+    before, behind = set(), set()
+    for form in forms:
+        length = len(form["words"])
+        for start in range(len(words)):
+            if all(stands(words, start + i, w) for i, w in enumerate(form["words"])):
+                first = start + form["words_before"]
+                last = start + length - form["words_behind"] - 1
+                if first <= last:
+                    rank = 2 * length - form["words"].count("_")
+                    places.append((-rank, first, form["form"], last, form))
+                elif form["words_before"]:
+                    before.add(start + length)
+                else:
+                    behind.add(start - 1)
     taken: set[int] = set()
-    found = set()
-    for length in (5, 4, 3, 2, 1):
-        for start in range(len(words) - length + 1):
-            places = set(range(start, start + length))
-            for form, owner in forms:
-                if form == tuple(words[start : start + length]) and not places & taken:
-                    taken |= places
-                    found.add(owner)
-    return {owner for owner in found if owner}
+    named = []
+    for _, first, _, last, form in sorted(places, key=lambda place: place[:3]):
+        if not taken & set(range(first, last + 1)):
+            taken |= set(range(first, last + 1))
+            if form["class_indices"] and first not in before and last not in behind:
+                named.append((first, last, form))
+    firsts, lasts = {one[0] for one in named}, {one[1] for one in named}
+    standing = [
+        one
+        for one in named
+        if not (one[2]["yields_to_next"] and one[1] + 1 in firsts)
+        and not (one[2]["yields_to_previous"] and one[0] - 1 in lasts)
+    ]
+    classes = {index for one in standing for index in one[2]["class_indices"]}
+    return classes, {(first, last) for first, last, _ in standing}
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
-    phrases=st.lists(PHRASES, min_size=1, max_size=5, unique=True),
+    phrases=st.lists(ROWS, min_size=1, max_size=6, unique=True),
     texts=st.lists(
         st.lists(st.sampled_from([*WORDS, "dogs", ",", "-", "x"]), max_size=8),
         min_size=1,
@@ -208,22 +277,73 @@ def test_labels_are_those_of_a_word_by_word_matcher(
     tmp_path_factory: pytest.TempPathFactory, phrases: list[str], texts: list[list[str]]
 ) -> None:
     folder = tmp_path_factory.mktemp("labels")
-    rows = [f"{'' if i % 3 == 2 else f'c{i}'},{phrase}" for i, phrase in enumerate(phrases)]
+    owners = ["c0", "", "c1 + c0", "c1"]
+    rows = ["c0,dog", "c1,cat", "c1,house"]
+    rows += [
+        f"{'' if '*' in phrase else owners[i % 4]},{phrase}" for i, phrase in enumerate(phrases)
+    ]
     (folder / "v.csv").write_text("class,synonym\n" + "\n".join(rows) + "\n")
     try:
         vocabulary = load_vocabulary(folder / "v.csv")
-    except InputError:  # two phrases whose joined forms meet
+    except InputError:  # two phrases that meet, a row that stands there twice
         return
-    classes = {None: None} | dict(enumerate(vocabulary.classes))
-    forms = [
-        (tuple(row["words"]), classes[row["class_index"]]) for row in vocabulary.forms.to_pylist()
-    ]
+    forms = vocabulary.forms.to_pylist()
     joined = [" ".join(words) for words in texts]
-    found = {r["caption_id"]: set(r["classes"]) for r in label(folder, vocabulary, joined)}
+    found = {r["caption_id"]: r for r in label(folder, vocabulary, joined)}
     for i, text in enumerate(joined):
-        assert found.get(str(i), set()) == brute_force(forms, text), text
+        classes, places = brute_force(forms, text)
+        row = found.get(str(i), {"classes": [], "spans": []})
+        assert set(row["classes"]) == {vocabulary.classes[index] for index in classes}, text
+        tokens = list(re.finditer(r"\w+|[^\w\s'-]+", text))
+        spans = {(tokens[a].start(), tokens[b].end()) for a, b in places}
+        assert {(span["start"], span["end"]) for span in row["spans"]} == spans, text
     assert label(folder, vocabulary, joined, "again") is not None
     assert (folder / "l.parquet").read_bytes() == (folder / "again.parquet").read_bytes()
+
+
+ODD = st.text(alphabet="ab \u00e9\u0130\u4e2d1,.-'\u2019_\"!\u00a0\u0301\U0001f415", max_size=24)
+
+
+@settings(max_examples=15, deadline=None)
+@given(texts=st.lists(ODD, min_size=20, max_size=60))
+def test_plain_captions_fall_into_the_same_tokens_as_by_the_pattern(texts: list[str]) -> None:
+    with duckdb.connect() as connection:
+        connection.execute(sql.query("labels/macros"))
+        connection.register("captions", pa.table({"text": texts}))
+        rows = connection.execute(
+            """
+            select
+                words(text, is_plain(text)), words(text, false), pieces(text),
+                list_transform(
+                    range(1, len(words(text, false)) + 1),
+                    lambda n: length_up_to(text, is_plain(text), words(text, is_plain(text)), n)
+                )
+            from captions
+            """
+        ).fetchall()
+    for text, (fast, slow, pieces, ends) in zip(texts, rows, strict=True):
+        assert fast == slow, text
+        assert ends == list(itertools.accumulate(len(piece) for piece in pieces)), text
+
+
+def test_workers_and_batches_change_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    texts = [text for text, _ in SENTENCES] * 2
+    whole = label(tmp_path, COCO, texts, "whole")
+    monkeypatch.setattr("tasks.label.CAPTIONS_PER_BATCH", 60)
+    write_labels([tmp_path / "c.parquet"], COCO, tmp_path / "parts.parquet", workers=3)
+    assert pq.read_table(tmp_path / "parts.parquet").to_pylist() == whole
+
+
+def test_a_data_test_says_what_is_wrong_with_examples() -> None:
+    with duckdb.connect() as connection:
+        rows = [{"row": 0, "caption_id": f"c{i}", "classes": ["dog"], "spans": []} for i in "abcd"]
+        connection.register("labels", pa.Table.from_pylist(rows))
+        connection.register("classes", pa.table({"class": ["cat"]}))
+        with pytest.raises(DataTestError, match=r"4 rows.*not in the vocabulary.*'ca'.*'cc'") as e:
+            run_checks(connection, "labels", ["classes_known"])
+        assert "'cd'" not in str(e.value)
+        with pytest.raises(DataTestError, match="captions_once"):
+            run_checks(connection, "labels", ["captions_once"])
 
 
 @pytest.mark.parametrize(
@@ -236,6 +356,18 @@ def test_labels_are_those_of_a_word_by_word_matcher(
         ("class,synonym\ndog,\n", "line 2"),
         ("class,synonym\ndog,a b c d e f\n", "line 2.*at most 5"),
         ("class,synonym\ndog,p\0p\n", "line 2.*NUL"),
+        ("class,synonym\ndog,hot [a] dog\n", "line 2.*in front or behind"),
+        ("class,synonym\ndog,[a b] dog\n", "line 2.*one word, or several"),
+        ("class,synonym\ndog,[a] *\n", "line 2.*without one"),
+        ("class,synonym\ndog,dog\n,[a] * [b]\n", "line 3.*expected `\\*` as in"),
+        ("class,synonym\ndog,dog\n,[_] *\n", "line 3.*expected a word"),
+        ("class,synonym\ndog,dog\n,cat [*]\n", "line 3.*synonym with a class"),
+        ("class,synonym\ndog,dog\ndog + cat,pup\n", "line 3.*a row of their own"),
+        (
+            "class,synonym\ndog,[a|b|c|d|e|f|g] [a|b|c|d|e|f|g] [a|b|c|d|e|f|g] "
+            "[a|b|c|d|e|f|g] x\n",
+            "line 2.*more than 2000 forms",
+        ),
     ],
 )
 def test_a_vocabulary_that_is_none_says_where(tmp_path: Path, content: str, message: str) -> None:

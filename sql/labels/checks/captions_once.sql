@@ -1,6 +1,5 @@
--- A row per caption that stands twice in the labels.
-select row
+-- A row per caption that stands more than once in the labels.
+select any_value(caption_id) as caption_id
 from labels
 group by row
 having count(*) > 1
-limit 1

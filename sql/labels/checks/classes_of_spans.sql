@@ -1,7 +1,15 @@
 -- A row per caption whose classes are not exactly those of its spans.
-select caption_id
-from labels
+with compared as (
+    select
+        caption_id,
+        classes,
+        list_transform(spans, lambda span: span.class) as of_spans
+    from labels
+)
+
+select *
+from compared
 where
     len(classes) = 0
-    or list_sort(classes) != list_sort(list_distinct(list_transform(spans, lambda s: s.class)))
-limit 1
+    or not list_has_all(classes, of_spans)
+    or not list_has_all(of_spans, classes)

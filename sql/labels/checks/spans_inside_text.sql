@@ -1,5 +1,8 @@
--- A row per span that does not lie inside its caption's text, or takes nothing.
-select labels.caption_id
+-- A row per caption with a span that does not lie inside its text, or takes nothing.
+select
+    labels.caption_id,
+    captions.text,
+    labels.spans
 from labels
 inner join captions using (row)
 where list_bool_or(
@@ -8,4 +11,3 @@ where list_bool_or(
         lambda span: span.start < 0 or span."end" <= span.start or span."end" > length(captions.text)
     )
 )
-limit 1
