@@ -10,7 +10,7 @@ from prefect.deployments import run_deployment
 from flows.command import command_line, parse, run_command
 from flows.corpus import captions
 from flows.prompts import prompts
-from tasks import stages, track
+from tasks import registry, stages, track
 from tasks.outcome import Outcome, found_again
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage, home
@@ -34,7 +34,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
     """
     chosen = load_profile(profile, settings)
     vocabulary = stages.check(chosen)
-    with track.run(f"tai {chosen.name}") as run:
+    with track.run(track.run_name(chosen, settings)) as run:
         run.parameters(chosen.flat())
         run.config(chosen.model_dump(mode="json"))
         run.artifact(stages.vocabulary_path(chosen), "vocabulary")
@@ -49,13 +49,15 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         run.metrics(_total(corpora) | _total(labels))
         outcome = _launch(chosen, corpora, labels, run.run_id)
         table = _table(outcome.evaluations)
-        last = outcome.evaluations[chosen.methods[-1]]
+        headline = outcome.evaluations[chosen.headline]
         for image_set in chosen.images:
-            maps = {f"mAP/{b}": last[image_set.name].figures[f"mAP/{b}"] for b in BRANCHES}
-            run.metrics(track.metrics_of(chosen, image_set, maps))
+            run.metrics(track.metrics_of(chosen, image_set, headline[image_set.name].figures))
         report = stages.report(chosen, vocabulary, outcome, command_line("tai", profile, settings))
         page = report.file("index.html")
         run.artifact(page)
+        run.outcome(outcome)
+        if chosen.headline == "tai-dpt":
+            run.tag("model", registry.register(run, chosen, outcome, chosen.headline))
         create_table_artifact(key="map", table=table, description=_heading(chosen))
         create_link_artifact(key="report", link=page.as_uri(), link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
@@ -74,7 +76,7 @@ def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id:
         keys = prompts(**parameters)
     else:
         keys = run_deployment(profile.prompts, parameters=parameters).state.result()  # type: ignore[union-attr]
-    return found_again(corpora, labels, keys)
+    return found_again({name: parameters[name] for name in ("corpora", "labels")} | keys)
 
 
 def _total(found: list[Stage]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """Everything that a run of `tai` has made, stage by stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,22 @@ class Outcome:
     evaluations: dict[str, dict[str, Stage]]
     """Scores by method and image set."""
 
+    def keys(self) -> dict[str, Any]:
+        """Keys of the stages, by which `found_again` finds them."""
+
+        def keys_of(stages: Mapping[str, Stage]) -> dict[str, str]:
+            return {name: stage.folder.name for name, stage in stages.items()}
+
+        return {
+            "corpora": [stage.folder.name for stage in self.corpora],
+            "labels": [stage.folder.name for stage in self.labels],
+            "features": self.features.folder.name if self.features else None,
+            "trained": keys_of(self.trained),
+            "listed": keys_of(self.listed),
+            "images": keys_of(self.images),
+            "evaluations": {name: keys_of(stages) for name, stages in self.evaluations.items()},
+        }
+
     def all(self) -> list[tuple[str, Stage]]:
         """Every stage and what it is of, in the order of the work."""
         found = [(str(corpus.manifest["parameters"]["file"]), corpus) for corpus in self.corpora]
@@ -37,17 +53,15 @@ class Outcome:
         return found
 
 
-def found_again(
-    corpora: Sequence[Stage], labels: Sequence[Stage], keys: Mapping[str, Any]
-) -> Outcome:
-    """The outcome of a run, from its caption stages and the keys that `prompts` returned."""
+def found_again(keys: Mapping[str, Any]) -> Outcome:
+    """The outcome whose `keys` these are; InputError if a stage is not in this workspace."""
 
     def all_of(stage: str, of: Mapping[str, str]) -> dict[str, Stage]:
         return {name: find_stage(stage, key) for name, key in of.items()}
 
     return Outcome(
-        corpora=tuple(corpora),
-        labels=tuple(labels),
+        corpora=tuple(find_stage("ingest", key) for key in keys["corpora"]),
+        labels=tuple(find_stage("label", key) for key in keys["labels"]),
         features=find_stage("encode", keys["features"]) if keys["features"] else None,
         trained=all_of("train", keys["trained"]),
         listed=all_of("image-set", keys["listed"]),

@@ -122,6 +122,12 @@ class Profile(Settings):
             raise ValueError(f"two image sets share a name: {', '.join(names)}")
         return images
 
+    @property
+    def headline(self) -> str:
+        """The method that the run is about: the best that learns from captions, if one does."""
+        learned = [name for name in ("tai-dpt", "tai") if name in self.methods]
+        return learned[0] if learned else self.methods[-1]
+
     def path(self, relative: str) -> Path:
         """A path of the profile, resolved against `data`."""
         return Path(self.data, relative).expanduser().absolute()

@@ -36,8 +36,6 @@ CODE: Final = (
     *words.CODE,
 )
 PAGE: Final = "index.html"
-OURS: Final = ("tai-dpt", "tai")
-"""Learned from captions, best first: the page's headline is the first of these that was run."""
 WHAT: Final = {
     "zero-shot": "CLIP as it comes, asked for “a photo of a …”",
     "tai": "global prompts alone, learned from captions",
@@ -68,7 +66,7 @@ def write_report(
         out: folder to write index.html to.
 
     """
-    method = next((name for name in OURS if name in profile.methods), profile.methods[-1])
+    method = profile.headline
     image_set = profile.images[0]
     scored = _scored(profile, image_set, vocabulary, outcome.evaluations[method][image_set.name])
     understood = scored.understood()
@@ -76,7 +74,7 @@ def write_report(
     prompts = read_prompts(outcome.trained[method].folder) if method in outcome.trained else None
     maps: list[showcase.Shown] = []
     answers: list[dict[str, Any]] = []
-    if prompts is not None and method == OURS[0]:
+    if prompts is not None and method == "tai-dpt":
         maps = showcase.maps(scored, outcome.images[image_set.name].folder, prompts[1])
         answers = _answers(examples, vocabulary, prompts[1], backbone(), profile.train.kappa)
     drawn = charts.charts_of(vocabulary, outcome, method, image_set.name, scored.labels)

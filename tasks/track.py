@@ -10,16 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
+from tasks.outcome import Outcome
 from tasks.profile import ImageSet, Profile
 from tasks.store import Stage, home
 
+STAGES = "stages.json"
+AP_TABLE = "ap.json"
 EXPERIMENT = "tai-flows"
 HOST = "127.0.0.1"
+LONGEST_NAME = 120
 LONGEST_PARAMETER = 6000
+# read by MLflow whenever it copies files; ours are small and many
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,18 @@ class Run:
     def artifact(self, path: Path, folder: str | None = None) -> None:
         """Log a file."""
         self.client.log_artifact(self.run_id, str(path), folder)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Log which stages the run is made of, and AP by class as a table that the UI shows."""
+        self.client.log_text(self.run_id, json.dumps(outcome.keys(), indent=2), STAGES)
+        tables = [
+            pandas.read_csv(
+                stage.file("ap.csv"), dtype={"class": str}, keep_default_na=False
+            ).assign(method=method, images=name)
+            for method, of_method in outcome.evaluations.items()
+            for name, stage in of_method.items()
+        ]
+        self.client.log_table(self.run_id, pandas.concat(tables), AP_TABLE)
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Log the whole profile as config.json."""
@@ -104,6 +123,12 @@ def run(name: str, parent_id: str | None = None) -> Iterator[Run]:
         client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
+
+
+def run_name(profile: Profile, settings: Mapping[str, Any] | None) -> str:
+    """`tai <profile>` and what was changed in it, so that a list of runs tells them apart."""
+    changed = [f"{k}={v}" for k, v in (settings or {}).items() if k != "data"]
+    return " ".join(["tai", profile.name, *changed])[:LONGEST_NAME]
 
 
 def metrics_of(

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
-from tasks import stages
+from tasks import registry, stages
 from tasks.errors import InputError
 from tasks.profile import load_profile
 
@@ -82,8 +84,8 @@ def test_mlflow_has_the_run_and_one_per_method(demo: tuple[Path, str]) -> None:
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tai-flows"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"tai demo", "zero-shot", "tai-dpt"}
-    parent, trained = runs["tai demo"], runs["tai-dpt"]
+    assert set(runs) == {"tai demo train.epochs=2", "zero-shot", "tai-dpt"}
+    parent, trained = runs["tai demo train.epochs=2"], runs["tai-dpt"]
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.data.params["train.epochs"] == "2"
     assert parent.data.metrics["captions/read"] == 160
@@ -99,8 +101,11 @@ def test_mlflow_has_the_run_and_one_per_method(demo: tuple[Path, str]) -> None:
     artifacts = {entry.path for entry in client.list_artifacts(trained.info.run_id, "prompts")}
     assert artifacts == {"prompts/prompts.safetensors", "prompts/card.json"}
     assert {entry.path for entry in client.list_artifacts(parent.info.run_id)} == {
+        "ap.json",
         "config.json",
         "index.html",
+        "model",
+        "stages.json",
         "vocabulary",
     }
 
@@ -157,3 +162,35 @@ def test_the_door_names_the_field_or_file(setting: str, value: str, message: str
     profile = load_profile("demo", {"data": str(ROOT / "demo"), setting: value})
     with pytest.raises(InputError, match=message):
         stages.check.fn(profile)
+
+
+def test_the_best_model_is_registered_and_tags_paths_and_bytes(
+    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _ = demo
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    mlflow.set_tracking_uri(None)
+    client = MlflowClient()
+    best = client.get_model_version_by_alias("tai-demo", registry.BEST)
+    files = [
+        path for path in Path(best.source.removeprefix("file://")).rglob("*") if path.is_file()
+    ]
+    assert files
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+    model = mlflow.pyfunc.load_model("models:/tai-demo@best")
+    image = ROOT / "demo" / "images" / "000004.png"
+    by_path = model.predict(pd.DataFrame({"path": [str(image)]}), params={"top": 6})
+    by_bytes = model.predict(pd.DataFrame({"image": [image.read_bytes()]}), params={"top": 6})
+    assert by_path["tags"][0] == by_bytes["tags"][0]
+    # the same scores as the evaluation's, up to its features' fp16
+    (scores,) = [
+        row["merged"]
+        for path in (home / "evaluate").glob("*/scores.parquet")
+        if '"method": "tai-dpt"' in (path.parent / "manifest.json").read_text()
+        for row in pq.read_table(path).to_pylist()
+        if row["file"] == image.name
+    ]
+    found = sorted((tag["score"] for tag in by_path["tags"][0]), reverse=True)
+    assert found == pytest.approx(sorted(scores, reverse=True), abs=2e-3)
+    with pytest.raises(InputError, match="row 0: not a whole image"):
+        model.predict(pd.DataFrame({"image": [b"no image"]}))
