@@ -1,20 +1,17 @@
-"""Medians of times of two ways, taken turn by turn in one run."""
+"""Medians of times of several ways, taken turn by turn in one run."""
 
 import statistics
 import time
 from collections.abc import Callable
 
 
-def alternately(
-    plain: Callable[[], object], fast: Callable[[], object], repeats: int
-) -> tuple[float, float]:
-    """Median seconds of both, after one untimed call of each."""
-    plain()
-    fast()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for way, found in zip((plain, fast), times, strict=True):
+def medians(*ways: Callable[[], object], repeats: int) -> list[float]:
+    """Median seconds of each way, after one untimed call of each."""
+    times: list[list[float]] = [[] for _ in ways]
+    for turn in range(repeats + 1):
+        for way, found in zip(ways, times, strict=True):
             start = time.perf_counter()
             way()
-            found.append(time.perf_counter() - start)
-    return statistics.median(times[0]), statistics.median(times[1])
+            if turn:
+                found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in times]
