@@ -24,7 +24,8 @@ from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.tai_dpt import TaIDPT
 from tasks.backbone import load_backbone
-from tasks.encode import CaptionFeatures, stores_projection, write_features
+from tasks.encode import stores_projection, write_features
+from tasks.features import CaptionFeatures
 from tasks.vocabulary import builtin_vocabulary_path, load_vocabulary
 
 KAPPA, MARGIN, SCALE = 50.0, 1.0, 4.0
@@ -47,6 +48,7 @@ class FastStep:
     def __init__(self, backbone: Backbone, classes: int, batch: int, folder: Path) -> None:
         self.names = class_names(classes)
         self.texts, labels = made_up(batch, self.names)
+        self.labels = torch.tensor([[name in found for name in self.names] for found in labels])
         self.learner = PromptLearner(
             backbone, self.names, generator=torch.Generator().manual_seed(0)
         )
@@ -101,7 +103,7 @@ def whole_plain_step(backbone: Backbone, fast: FastStep) -> dict[str, float]:
         fast.names,
         context,
         backbone.tokenize(fast.texts),
-        torch.from_numpy(fast.features.labels),
+        fast.labels,
         kappa=KAPPA,
         margin=MARGIN,
         scale=SCALE,

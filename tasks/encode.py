@@ -4,20 +4,21 @@ A shard is one Arrow IPC file with a row per caption, sorted by length so that c
 length go through the tower together:
 
     caption  int64               row in captions.parquet
-    tokens   list<fixed[w] f16>  features up to EOT: the hidden state, or its projection if narrower
+    tokens   list<fixed[w]>      features up to EOT: the hidden state, or its projection if narrower
     norms    list<f32>           length of each projected token
-    global   fixed[d] f16        the caption's own feature (EOT, projected), L2-normalised
+    global   fixed[d]            the caption's own feature (EOT, projected), L2-normalised
 
-Shards are memory-mapped; a batch copies its own rows and no others. A killed run goes on from the
-last whole shard.
+Features are fp16, or bf16 as int16 bits; the schema's metadata says which. A killed run goes on
+from the last whole shard. Where the store would be larger than the disk or a budget, token ids
+alone are written, and `tasks.features` encodes each batch when it is read, by the same code.
 """
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +27,6 @@ import pyarrow.parquet as pq
 import torch
 
 from models.backbone import Backbone
-from models.scoring import PackedTokens
-from models.tai_dpt import CaptionBatch
 from tasks.errors import InputError
 from tasks.progress import Progress
 
@@ -39,18 +38,43 @@ CODE: Final = (
     "models/templates.py",
 )
 CAPTIONS: Final = "captions.parquet"
+TOKENS: Final = "tokens.arrow"
 CAPTIONS_PER_SHARD: Final = 4096
 TOKENS_PER_BATCH: Final = 4096
-Indices = npt.NDArray[np.int64]
+# the rest of a disk is left to the other stages
+USABLE_DISK: Final = 0.8
+StoreDtype = Literal["float16", "bfloat16"]
+Ids = npt.NDArray[np.int32]
 
 
-def write_features(captions: pa.Table, backbone: Backbone, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Encoded:
+    """Features of captions end to end, as the store holds them."""
+
+    tokens: torch.Tensor
+    """[T, w] hidden states or [T, d] projected features, in the store's dtype."""
+    norms: torch.Tensor
+    """[T] float32, length of each projected token."""
+    global_: torch.Tensor
+    """[B, d] L2-normalised, in the store's dtype."""
+
+
+def write_features(
+    captions: pa.Table,
+    backbone: Backbone,
+    folder: Path,
+    *,
+    dtype: StoreDtype = "float16",
+    budget_gb: float | None = None,
+) -> dict[str, Any]:
     """Encode `captions` (caption_id, text, classes) into `folder`; finished shards are kept.
 
-    Returns figures: captions/s, tokens per caption, bytes per caption.
+    Where the features need more than `budget_gb`, or than the disk has, only token ids are written.
+
+    Returns figures: captions/s, tokens per caption, bytes per caption, GB that features would take.
 
     Raises:
-        InputError: no captions, or not enough room on the disk.
+        InputError: no captions, or features that do not fit the dtype.
 
     """
     if captions.num_rows == 0:
@@ -58,12 +82,34 @@ def write_features(captions: pa.Table, backbone: Backbone, folder: Path) -> dict
             "no caption names any class of the vocabulary: expected at least one; add synonyms to "
             "the vocabulary, or captions that use them"
         )
-    tokens = backbone.tokenize(captions["text"].to_pylist())
-    lengths = backbone.lengths(tokens)
-    order = torch.argsort(lengths, stable=True)
-    stored_width = backbone.dim if stores_projection(backbone) else backbone.width
-    _check_room(folder, int(lengths.sum()) * (2 * stored_width + 4))
+    ids, lengths = _tokenize(captions["text"], backbone)
+    width = backbone.dim if stores_projection(backbone) else backbone.width
+    needed = int(lengths.sum()) * (2 * width + 4) + len(lengths) * 2 * backbone.dim
+    figures = {
+        "tokens_per_caption": round(float(lengths.float().mean()), 2),
+        "store_gb": round(needed / 1e9, 3),
+    }
+    present = sum(path.stat().st_size for path in folder.glob("shard-*.arrow"))
+    usable = USABLE_DISK * shutil.disk_usage(folder).free + present
+    limit = usable if budget_gb is None else min(usable, budget_gb * 1e9)
+    if needed > limit:
+        LOG.warning(
+            "encode: features of %s captions need %.1f GB, more than the %.1f GB there are for "
+            "them; they are encoded anew for each step, which is slower. A larger disk for "
+            "TAI_HOME or captions.store_gb, or captions.per_image=1, avoids that",
+            f"{len(lengths):,}",
+            needed / 1e9,
+            limit / 1e9,
+        )
+        for path in folder.glob("shard-*.arrow"):
+            path.unlink()
+        _write(folder / TOKENS, {"tokens": _lists(lengths, pa.array(ids))}, dtype)
+        pq.write_table(captions, folder / CAPTIONS, compression="zstd")
+        return figures
 
+    (folder / TOKENS).unlink(missing_ok=True)
+    order = torch.argsort(lengths, stable=True)
+    starts = lengths.cumsum(0) - lengths
     shards = list(order.split(CAPTIONS_PER_SHARD))
     paths = [folder / f"shard-{number:05d}.arrow" for number in range(len(shards))]
     done = sum(len(rows) for rows, path in zip(shards, paths, strict=True) if path.is_file())
@@ -71,15 +117,22 @@ def write_features(captions: pa.Table, backbone: Backbone, folder: Path) -> dict
     for rows, path in zip(shards, paths, strict=True):
         if path.is_file():
             continue
+        tokens = padded(ids, starts[rows], lengths[rows])
+        encoded = encode_sorted(tokens, lengths[rows], backbone, dtype, progress)
+        columns = {
+            "caption": pa.array(rows.numpy()),
+            "tokens": _lists(lengths[rows], _fixed(encoded.tokens)),
+            "norms": _lists(lengths[rows], pa.array(encoded.norms.numpy())),
+            "global": _fixed(encoded.global_),
+        }
         unfinished = path.with_suffix(".part")
-        _write_shard(unfinished, rows, tokens[rows], lengths[rows], backbone, progress)
+        _write(unfinished, columns, dtype)
         unfinished.rename(path)
     # last, as its presence says that the features are whole
     pq.write_table(captions, folder / CAPTIONS, compression="zstd")
     size = sum(path.stat().st_size for path in paths)
-    return {
+    return figures | {
         "captions_per_s": round(progress.rate, 1),
-        "tokens_per_caption": round(float(lengths.float().mean()), 2),
         "bytes_per_caption": round(size / captions.num_rows),
     }
 
@@ -89,13 +142,64 @@ def stores_projection(backbone: Backbone) -> bool:
     return backbone.projection is None or backbone.dim < backbone.width
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise InputError(
-            f"{folder}: the caption features need {needed / 1e9:.1f} GB and the disk has "
-            f"{free / 1e9:.1f} GB free; set TAI_HOME to a larger disk, or captions.per_image to 1"
-        )
+def encode_sorted(
+    tokens: torch.Tensor,
+    lengths: torch.Tensor,
+    backbone: Backbone,
+    dtype: StoreDtype,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Features, on the CPU, of token ids [B, L], shortest first, in batches of similar length.
+
+    Raises:
+        InputError: a feature is not finite in `dtype`.
+
+    """
+    kind: torch.dtype = getattr(torch, dtype)
+    stored, norms, global_ = [], [], []
+    # not inference_mode: its tensors could not take part in a training step
+    with torch.no_grad():
+        for batch in _length_batches(lengths):
+            longest = int(lengths[batch][-1])
+            hidden = backbone.encode_text(tokens[batch, :longest].to(backbone.device))
+            projected = backbone.project(hidden)
+            ends = lengths[batch].to(hidden.device)
+            inside = torch.arange(longest, device=hidden.device) < ends[:, None]
+            kept = projected if stores_projection(backbone) else hidden
+            stored.append(kept[inside].to(kind).cpu())
+            norms.append(projected[inside].norm(dim=-1).float().cpu())
+            at_end = projected[torch.arange(len(ends), device=hidden.device), ends - 1]
+            global_.append(torch.nn.functional.normalize(at_end, dim=-1).to(kind).cpu())
+            if not stored[-1].isfinite().all():
+                raise InputError(
+                    f"field 'captions.dtype': token features of this backbone do not fit {dtype}; "
+                    "use bfloat16, or look at the weights"
+                )
+            if progress:
+                progress.add(len(ends))
+    return Encoded(torch.cat(stored), torch.cat(norms), torch.cat(global_))
+
+
+def padded(ids: Ids, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """[B, longest] int64 token ids of captions that lie end to end in `ids`, 0 after EOT."""
+    tokens = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)
+    inside = np.arange(tokens.shape[1]) < lengths.numpy()[:, None]
+    tokens[inside] = ids[(starts.numpy()[:, None] + np.arange(tokens.shape[1]))[inside]]
+    return torch.from_numpy(tokens)
+
+
+def _tokenize(texts: pa.ChunkedArray, backbone: Backbone) -> tuple[Ids, torch.Tensor]:
+    """Token ids of all captions end to end, without padding, and each one's length."""
+    ids, lengths = [], []
+    progress = Progress("tokenize", len(texts), "captions")
+    for start in range(0, len(texts), CAPTIONS_PER_SHARD):
+        part = texts.slice(start, CAPTIONS_PER_SHARD).to_pylist()
+        tokens = backbone.tokenize(part)
+        lengths.append(backbone.lengths(tokens))
+        inside = torch.arange(tokens.shape[1]) < lengths[-1][:, None]
+        ids.append(tokens[inside].int().numpy())
+        progress.add(len(part))
+    return np.concatenate(ids), torch.cat(lengths)
 
 
 def _length_batches(lengths: torch.Tensor) -> Iterator[slice]:
@@ -108,121 +212,18 @@ def _length_batches(lengths: torch.Tensor) -> Iterator[slice]:
             start = stop
 
 
-@torch.inference_mode()
-def _write_shard(
-    path: Path,
-    rows: torch.Tensor,
-    tokens: torch.Tensor,
-    lengths: torch.Tensor,
-    backbone: Backbone,
-    progress: Progress,
-) -> None:
-    stored, norms, global_ = [], [], []
-    for batch in _length_batches(lengths):
-        longest = int(lengths[batch][-1])
-        hidden = backbone.encode_text(tokens[batch, :longest].to(backbone.device))
-        projected = backbone.project(hidden)
-        ends = lengths[batch].to(hidden.device)
-        inside = torch.arange(longest, device=hidden.device) < ends[:, None]
-        kept = projected if stores_projection(backbone) else hidden
-        stored.append(kept[inside].half().cpu())
-        norms.append(projected[inside].norm(dim=-1).float().cpu())
-        at_end = projected[torch.arange(len(ends), device=hidden.device), ends - 1]
-        global_.append(torch.nn.functional.normalize(at_end, dim=-1).half().cpu())
-        progress.add(len(ends))
-    offsets = pa.array(np.concatenate([[0], lengths.cumsum(0).numpy()]).astype(np.int32))
-    columns = {
-        "caption": pa.array(rows.numpy()),
-        "tokens": pa.ListArray.from_arrays(offsets, _fixed(torch.cat(stored))),
-        "norms": pa.ListArray.from_arrays(offsets, pa.array(torch.cat(norms).numpy())),
-        "global": _fixed(torch.cat(global_)),
-    }
-    batch_of_rows = pa.record_batch(columns)
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch_of_rows.schema) as writer:
-        writer.write_batch(batch_of_rows)
+def _write(path: Path, columns: dict[str, pa.Array], dtype: StoreDtype) -> None:
+    rows = pa.record_batch(columns)
+    rows = rows.replace_schema_metadata({"dtype": dtype})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+
+
+def _lists(lengths: torch.Tensor, values: pa.Array) -> pa.LargeListArray:
+    offsets = np.concatenate([[0], lengths.cumsum(0).numpy()])
+    return pa.LargeListArray.from_arrays(pa.array(offsets), values)
 
 
 def _fixed(matrix: torch.Tensor) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.numpy().reshape(-1)), matrix.shape[-1])
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """Views into one memory-mapped file."""
-
-    tokens: npt.NDArray[np.float16]
-    norms: npt.NDArray[np.float32]
-    global_: npt.NDArray[np.float16]
-    offsets: Indices
-
-
-class CaptionFeatures:
-    """The encoded captions of a finished stage, read by batch without copying the files."""
-
-    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
-        """Open `folder`; labels become columns in the order of `classes`."""
-        table = pq.read_table(folder / CAPTIONS)
-        self.labels = _label_matrix(table["classes"], classes)
-        self._shards: list[_Shard] = []
-        self._place = np.zeros((table.num_rows, 2), dtype=np.int64)
-        for number, path in enumerate(sorted(folder.glob("shard-*.arrow"))):
-            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-            rows = batch["caption"].to_numpy()
-            self._place[rows] = np.stack([np.full(len(rows), number), np.arange(len(rows))], axis=1)
-            self._shards.append(
-                _Shard(
-                    _matrix(batch["tokens"].values),
-                    batch["norms"].values.to_numpy(),
-                    _matrix(batch["global"]),
-                    batch["tokens"].offsets.to_numpy().astype(np.int64),
-                )
-            )
-
-    def __len__(self) -> int:
-        return len(self._place)
-
-    def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
-        """Features and labels of the captions `rows` [B], in an order of its own."""
-        places = self._place[rows.numpy()]
-        parts, positions = [], []
-        for number in np.unique(places[:, 0]):
-            of_shard = np.flatnonzero(places[:, 0] == number)
-            positions.append(of_shard)
-            parts.append(_gather(self._shards[number], places[of_shard, 1]))
-        tokens, norms, global_, lengths = (
-            np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-        )
-        labels = self.labels[rows.numpy()[np.concatenate(positions)]]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        unit = torch.nn.functional.normalize(torch.from_numpy(global_).to(device).float(), dim=-1)
-        packed = PackedTokens(
-            hidden=torch.from_numpy(tokens).to(device),
-            offsets=torch.from_numpy(offsets).to(device),
-            norms=torch.from_numpy(norms).to(device),
-        )
-        return CaptionBatch(global_=unit, tokens=packed, labels=torch.from_numpy(labels).to(device))
-
-
-def _gather(shard: _Shard, rows: Indices) -> tuple[npt.NDArray[Any], ...]:
-    """Tokens, norms, global features and lengths of some rows of a shard, copied."""
-    starts = shard.offsets[rows]
-    lengths = shard.offsets[rows + 1] - starts
-    ends = np.cumsum(lengths)
-    flat = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
-    return shard.tokens[flat], shard.norms[flat], shard.global_[rows], lengths
-
-
-def _matrix(array: pa.FixedSizeListArray) -> npt.NDArray[np.float16]:
-    values: npt.NDArray[np.float16] = array.flatten().to_numpy()
-    return values.reshape(len(array), array.type.list_size)
-
-
-def _label_matrix(column: pa.ChunkedArray, classes: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """[captions, C] booleans from lists of class names."""
-    lists = column.combine_chunks()
-    index = {label: i for i, label in enumerate(classes)}
-    names = lists.flatten().dictionary_encode()
-    columns = np.array([index[name] for name in names.dictionary.to_pylist()], dtype=np.int64)
-    labels = np.zeros((len(lists), len(classes)), dtype=np.bool_)
-    labels[lists.value_parent_indices().to_numpy(), columns[names.indices.to_numpy()]] = True
-    return labels
+    bits = matrix.view(torch.int16) if matrix.dtype == torch.bfloat16 else matrix
+    return pa.FixedSizeListArray.from_arrays(pa.array(bits.numpy().reshape(-1)), matrix.shape[-1])

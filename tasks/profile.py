@@ -45,6 +45,12 @@ class CaptionChoice(Settings):
         None, description="Captions kept per image, chosen by seed before labels are looked at."
     )
     templates: bool = Field(True, description="Add CLIP's templates with each class name.")
+    dtype: Literal["float16", "bfloat16"] = Field(
+        "float16", description="Type of stored features; bfloat16 for towers beyond 65504."
+    )
+    store_gb: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Largest store; beyond it (or the disk) captions are encoded anew."
+    )
 
 
 class BackboneSettings(Settings):

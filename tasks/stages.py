@@ -148,7 +148,14 @@ def encode_captions(
             captions = pa.concat_tables([captions, extra.cast(captions.schema)])
             counts["captions/templates"] = extra.num_rows
         loaded = load(profile)
-        return Result(counts, encode.write_features(captions, loaded.backbone, out))
+        figures = encode.write_features(
+            captions,
+            loaded.backbone,
+            out,
+            dtype=profile.captions.dtype,
+            budget_gb=profile.captions.store_gb,
+        )
+        return Result(counts, figures)
 
     choice = profile.captions.model_dump()
     if choice["per_image"]:
@@ -176,10 +183,11 @@ def train_prompts(
     import json
 
     from tasks import encode, train
+    from tasks import features as stored
 
     def work(out: Path) -> Result:
         loaded = load(profile)
-        captions = encode.CaptionFeatures(features.folder, vocabulary.classes)
+        captions = stored.open_captions(features.folder, vocabulary.classes, loaded.backbone)
         card = {
             "method": "TaI-DPT (Guo et al., CVPR 2023), last epoch",
             "backbone": profile.backbone.model_dump(),
@@ -209,7 +217,7 @@ def train_prompts(
             "backbone": _backbone_identity(profile),
         },
         parameters=profile.train.model_dump() | {"seed": profile.seed, "device": device(profile)},
-        code=(*train.CODE, *encode.CODE),
+        code=(*train.CODE, *stored.CODE, *encode.CODE),
         work=work,
         resumable=True,
     )

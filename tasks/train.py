@@ -17,7 +17,8 @@ from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.schedule import learning_rate
 from models.tai_dpt import TaIDPT
-from tasks.encode import CaptionFeatures, stores_projection
+from tasks.encode import stores_projection
+from tasks.features import Captions
 from tasks.profile import TrainSettings
 from tasks.progress import Progress
 from tasks.store import write_whole
@@ -44,7 +45,7 @@ OnEpoch = Callable[[int, Mapping[str, float]], None]
 
 
 def write_prompts(
-    features: CaptionFeatures,
+    features: Captions,
     vocabulary: Vocabulary,
     backbone: Backbone,
     settings: TrainSettings,

@@ -9,7 +9,8 @@ import torch
 
 from tasks import train
 from tasks.backbone import load_backbone
-from tasks.encode import CaptionFeatures, write_features
+from tasks.encode import write_features
+from tasks.features import CaptionFeatures
 from tasks.profile import TrainSettings
 from tasks.vocabulary import load_vocabulary
 

@@ -1,0 +1,98 @@
+"""The caption store: its dtypes, and the road without a store."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from models.backbone import Backbone
+from models.tai_dpt import CaptionBatch
+from tasks.backbone import load_backbone
+from tasks.encode import TOKENS, StoreDtype, write_features
+from tasks.errors import InputError
+from tasks.features import CaptionFeatures, CaptionTokens, open_captions
+
+CONFIG = Path(__file__).parents[2] / "demo" / "tiny-clip.json"
+CLASSES = ["boat", "cat", "dog", "house"]
+TEXTS = ["A dog.", "Two cats near a house in the old town.", "A boat", "a dog and a boat " * 9]
+LABELS = [["dog"], ["house", "cat"], ["boat"], ["boat", "dog"]]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return load_backbone(str(CONFIG), "", seed=0, resolution=None, device="cpu").backbone
+
+
+def table(repeats: int = 3) -> pa.Table:
+    ids = [str(number) for number in range(len(TEXTS) * repeats)]
+    return pa.table({"caption_id": ids, "text": TEXTS * repeats, "classes": LABELS * repeats})
+
+
+@pytest.mark.parametrize(("dtype", "step"), [("float16", 2**-10), ("bfloat16", 2**-7)])
+def test_a_stored_caption_is_the_towers_own_but_for_rounding(
+    tmp_path: Path, backbone: Backbone, dtype: StoreDtype, step: float
+) -> None:
+    write_features(table(), backbone, tmp_path, dtype=dtype)
+    captions = open_captions(tmp_path, CLASSES, backbone)
+    assert isinstance(captions, CaptionFeatures)
+    for row, text in enumerate(TEXTS):
+        batch = captions.batch(torch.tensor([row]), CPU)
+        assert batch.tokens.hidden.dtype == getattr(torch, dtype)
+        tokens = backbone.tokenize([text])
+        hidden = backbone.encode_text(tokens)[0, : int(backbone.lengths(tokens)[0])]
+        torch.testing.assert_close(batch.tokens.hidden.float(), hidden, rtol=step, atol=1e-4)
+        shown = [c for c, on in zip(CLASSES, batch.labels[0].tolist(), strict=True) if on]
+        assert shown == sorted(LABELS[row])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_without_a_store_a_batch_is_the_same(
+    tmp_path: Path, backbone: Backbone, dtype: StoreDtype
+) -> None:
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "tokens").mkdir()
+    write_features(table(), backbone, tmp_path / "stored", dtype=dtype)
+    write_features(table(), backbone, tmp_path / "tokens", dtype=dtype, budget_gb=1e-9)
+    assert [path.name for path in (tmp_path / "tokens").glob("*.arrow")] == [TOKENS]
+    stored = open_captions(tmp_path / "stored", CLASSES, backbone)
+    anew = open_captions(tmp_path / "tokens", CLASSES, backbone)
+    assert isinstance(anew, CaptionTokens)
+    assert len(anew) == len(stored) == 12
+    rounding = {"float16": 2**-10, "bfloat16": 2**-7}[dtype]
+    # one caption of each length, so that the order within the batch can be told
+    rows = torch.tensor([7, 2, 9, 4])
+    for found, expected in zip(
+        captions_of(anew.batch(rows, CPU)), captions_of(stored.batch(rows, CPU)), strict=True
+    ):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=rounding, atol=1e-4)
+
+
+def captions_of(batch: CaptionBatch) -> list[tuple[torch.Tensor, ...]]:
+    """Token features, norms, global feature and labels of each caption, shortest first."""
+    lengths = batch.tokens.offsets.diff().tolist()
+    captions = zip(
+        batch.tokens.hidden.float().split(lengths),
+        batch.tokens.norms.split(lengths),
+        batch.global_,
+        batch.labels,
+        strict=True,
+    )
+    return sorted(captions, key=lambda caption: len(caption[0]))
+
+
+def test_a_killed_store_goes_on_with_other_room(tmp_path: Path, backbone: Backbone) -> None:
+    write_features(table(), backbone, tmp_path, budget_gb=1e-9)
+    (tmp_path / "captions.parquet").unlink()
+    write_features(table(), backbone, tmp_path)
+    assert isinstance(open_captions(tmp_path, CLASSES, backbone), CaptionFeatures)
+
+
+def test_features_beyond_fp16_are_refused(tmp_path: Path) -> None:
+    own = load_backbone(str(CONFIG), "", seed=0, resolution=None, device="cpu").backbone
+    own.text.ln_final.weight.data.mul_(1e6)
+    with pytest.raises(InputError, match="use bfloat16"):
+        write_features(table(), own, tmp_path)
+    write_features(table(), own, tmp_path, dtype="bfloat16")
