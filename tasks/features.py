@@ -1,5 +1,6 @@
 """Captions as the training step reads them: stored features, or token ids encoded on the fly."""
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,17 +49,18 @@ class _Shard:
     norms: npt.NDArray[np.float32]
     global_: npt.NDArray[Any]
     offsets: Indices
+    file: mmap.mmap
 
 
 class CaptionFeatures:
-    """Stored features, memory-mapped: a batch copies its own rows and no others."""
+    """Stored features, memory-mapped: a batch copies its own rows and keeps no others in memory."""
 
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
         self._labels = _Labels(folder, classes)
         self._shards: list[_Shard] = []
         self._place = np.zeros((len(self._labels), 2), dtype=np.int64)
         for number, path in enumerate(sorted(folder.glob("shard-*.arrow"))):
-            batch, self._dtype = _read(path)
+            batch, self._dtype, file = _read(path)
             rows = batch["caption"].to_numpy()
             self._place[rows] = np.stack([np.full(len(rows), number), np.arange(len(rows))], axis=1)
             self._shards.append(
@@ -66,7 +68,8 @@ class CaptionFeatures:
                     _matrix(batch["tokens"].values),
                     batch["norms"].values.to_numpy(),
                     _matrix(batch["global"]),
-                    batch["tokens"].offsets.to_numpy(),
+                    batch["tokens"].offsets.to_numpy().copy(),
+                    file,
                 )
             )
 
@@ -100,7 +103,7 @@ class CaptionTokens:
     def __init__(self, folder: Path, classes: Sequence[str], backbone: Backbone) -> None:
         self._labels = _Labels(folder, classes)
         self._backbone = backbone
-        batch, self._dtype = _read(folder / TOKENS)
+        batch, self._dtype, _ = _read(folder / TOKENS)
         self._ids = batch["tokens"].values.to_numpy()
         self._starts = torch.from_numpy(batch["tokens"].offsets.to_numpy().copy())
 
@@ -158,7 +161,10 @@ def _batch(
 def _gather(shard: _Shard, rows: Indices) -> tuple[npt.NDArray[Any], ...]:
     """Tokens, norms, global features and lengths of some rows of a shard, copied."""
     flat, lengths = _ranges(shard.offsets[rows], shard.offsets[rows + 1])
-    return shard.tokens[flat], shard.norms[flat], shard.global_[rows], lengths
+    copies = shard.tokens[flat], shard.norms[flat], shard.global_[rows], lengths
+    # the pages stay in the system's cache, and count no more as this process's memory
+    shard.file.madvise(mmap.MADV_DONTNEED)
+    return copies
 
 
 def _ranges(starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
@@ -168,9 +174,12 @@ def _ranges(starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
     return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths), lengths
 
 
-def _read(path: Path) -> tuple[pa.RecordBatch, StoreDtype]:
-    reader = pa.ipc.open_file(pa.memory_map(str(path)))
-    return reader.get_batch(0), reader.schema.metadata[b"dtype"].decode()
+def _read(path: Path) -> tuple[pa.RecordBatch, StoreDtype, mmap.mmap]:
+    """The rows of a file, as views of its memory map; their dtype; and the map."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    reader = pa.ipc.open_file(pa.py_buffer(mapped))
+    return reader.get_batch(0), reader.schema.metadata[b"dtype"].decode(), mapped
 
 
 def _matrix(array: pa.FixedSizeListArray) -> npt.NDArray[Any]:
