@@ -4,44 +4,38 @@ import functools
 import glob
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import sql
 from tasks.checks import run_checks
 from tasks.errors import InputError
-from tasks.readers import Columns, Image, Record, read_coco, read_narratives, read_table
+from tasks.readers import RECORDS, Block, Columns, read_coco, read_narratives, read_table
 
 LOG = logging.getLogger("tai")
 Form = Literal["coco", "narratives", "table"]
 CORPUS: Final = "corpus.parquet"
 REJECTS: Final = "rejects.parquet"
 LONGEST_CAPTION: Final = 10_000
-RECORDS_PER_BATCH: Final = 50_000
+ROWS_PER_BATCH: Final = 50_000
 CHECKS: Final = ("captions_once", "texts_present", "all_accounted")
 CODE: Final = (
     "tasks/ingest.py",
     "tasks/checks.py",
     "tasks/readers.py",
-    *(f"sql/corpus/{name}.sql" for name in ("classified", "corpus", "rejects")),
+    *(f"sql/corpus/{name}.sql" for name in ("classified", "corpus", "rejected", "rejects")),
     *(f"sql/corpus/checks/{name}.sql" for name in CHECKS),
 )
-RECORDS: Final = pa.schema(
-    {
-        "position": pa.int64(),
-        "raw": pa.string(),
-        "native_id": pa.string(),
-        "image_id": pa.string(),
-        "text": pa.string(),
-        "problem": pa.string(),
-    }
-)
 IMAGES: Final = pa.schema({"image_id": pa.string()})
+RAW: Final = pa.schema({"position": pa.int64(), "raw": pa.string()})
 
 
 def find_files(source: str, pattern: Path) -> list[Path]:
@@ -109,14 +103,14 @@ def ingest_file(
         DataTestError: a data test of sql/corpus/checks found a row that must not be.
 
     """
-    spool = {name: out / f".{name}.parquet" for name in ("records", "images")}
+    spool = {name: out / f".{name}.parquet" for name in ("records", "images", "raw")}
     _spool(_read(path, form, columns), spool, progress)
     named = {"source": source, "split": split}
     with duckdb.connect() as connection:
         connection.execute("set memory_limit = '1GB'")
         connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
-        for name, file in spool.items():
-            connection.read_parquet(str(file)).create_view(name)
+        for name in ("records", "images"):
+            connection.read_parquet(str(spool[name])).create_view(name)
         rules: Mapping[str, Any] = {
             "longest": LONGEST_CAPTION,
             "takes_any_image": form != "coco",
@@ -124,6 +118,9 @@ def ingest_file(
         }
         connection.execute(sql.query("corpus/classified"), {**named, **rules})
         run_checks(connection, "corpus", CHECKS)
+        rejected_at = connection.execute(sql.query("corpus/rejected")).fetchnumpy()["position"]
+        _spool_raw(_read(path, form, columns) if len(rejected_at) else (), rejected_at, spool)
+        connection.read_parquet(str(spool["raw"])).create_view("raw")
         kept, rejected = (
             _write(connection, query, named | {"file": path.name}, out / file)
             for query, file in (("corpus/corpus", CORPUS), ("corpus/rejects", REJECTS))
@@ -143,10 +140,10 @@ def ingest_file(
 @functools.cache
 def _records(path: Path, form: Form, columns: Columns, changed: int) -> int:
     """Records of a file as it was at `changed`, good or bad; read through once in a process."""
-    return sum(1 for _ in _read(path, form, columns))
+    return sum(len(block.records) for block in _read(path, form, columns))
 
 
-def _read(path: Path, form: Form, columns: Columns) -> Iterator[Record | Image]:
+def _read(path: Path, form: Form, columns: Columns) -> Iterator[Block]:
     if form == "coco":
         return read_coco(path)
     if form == "narratives":
@@ -155,41 +152,64 @@ def _read(path: Path, form: Form, columns: Columns) -> Iterator[Record | Image]:
 
 
 def _spool(
-    found: Iterator[Record | Image],
-    files: Mapping[str, Path],
-    progress: Callable[[int], None] | None,
+    blocks: Iterable[Block], files: Mapping[str, Path], progress: Callable[[int], None] | None
 ) -> None:
-    """Write records and images to Parquet in batches, so that memory stays bounded."""
+    """Write records and images to Parquet, so that memory stays bounded."""
     with (
-        pq.ParquetWriter(files["records"], RECORDS, compression="zstd") as records,
-        pq.ParquetWriter(files["images"], IMAGES, compression="zstd") as images,
+        pq.ParquetWriter(files["records"], RECORDS, compression="lz4") as records,
+        pq.ParquetWriter(files["images"], IMAGES, compression="lz4") as images,
+        ThreadPoolExecutor(1) as writer,
     ):
-        batch: list[dict[str, Any]] = []
-        ids: list[str] = []
-
-        def flush() -> None:
-            records.write_table(pa.Table.from_pylist(batch, schema=RECORDS))
-            images.write_table(pa.table({"image_id": pa.array(ids, pa.string())}))
+        written: Future[None] | None = None
+        for some in _gathered(blocks):
+            # a group is written while the next is read
+            if written:
+                written.result()
+            written = writer.submit(_write_group, some, records, images)
             if progress:
-                progress(len(batch))
-            batch.clear()
-            ids.clear()
+                progress(sum(len(block.records) for block in some))
+        if written:
+            written.result()
 
-        for item in found:
-            if isinstance(item, Image):
-                ids.append(item.image_id)
-            else:
-                batch.append(vars(item))
-            if len(batch) + len(ids) >= RECORDS_PER_BATCH:
-                flush()
-        flush()
+
+def _write_group(group: list[Block], records: pq.ParquetWriter, images: pq.ParquetWriter) -> None:
+    records.write_table(pa.concat_tables(block.records for block in group))
+    ids = [image for block in group for image in block.images]
+    images.write_table(pa.table({"image_id": pa.array(ids, pa.string())}))
+
+
+def _gathered(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks in groups of some size: a block may hold a single record."""
+    group: list[Block] = []
+    size = 0
+    for block in blocks:
+        group.append(block)
+        size += len(block.records) + len(block.images)
+        if size >= ROWS_PER_BATCH:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _spool_raw(
+    blocks: Iterable[Block], positions: npt.NDArray[np.int64], files: Mapping[str, Path]
+) -> None:
+    """Write how the records at `positions` (in order) begin; what is kept needs no such copy."""
+    with pq.ParquetWriter(files["raw"], RAW, compression="zstd") as sink:
+        for block in blocks:
+            at = np.flatnonzero(np.isin(block.records["position"].to_numpy(), positions))
+            raw = [block.raw(int(row)) for row in at]
+            found = [block.records["position"].take(at), pa.array(raw, pa.string())]
+            if raw:
+                sink.write_table(pa.table(found, schema=RAW))
 
 
 def _write(
     connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, str], out: Path
 ) -> int:
     found = connection.sql(sql.query(query), params=dict(values))
-    reader: pa.RecordBatchReader = found.to_arrow_reader(RECORDS_PER_BATCH)
+    reader: pa.RecordBatchReader = found.to_arrow_reader(ROWS_PER_BATCH)
     rows = 0
     with pq.ParquetWriter(out, reader.schema, compression="zstd") as sink:
         for batch in reader:

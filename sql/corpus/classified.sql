@@ -2,28 +2,37 @@
 create or replace temp table classified as
 with read as (
     select
+        *,
+        coalesce(regexp_matches(text, '[\x00-\x1f\x7f-\x{9f}]'), false) as has_controls
+    from records
+),
+
+-- few texts have a line break or another such sign; only they are gone through for it
+cleaned as (
+    select
         position,
         native_id,
         image_id,
-        raw,
         problem,
-        trim(regexp_replace(text, '[\t\r\n]+', ' ', 'g')) as text
-    from records
+        trim(if(has_controls, regexp_replace(text, '[\t\r\n]+', ' ', 'g'), text)) as text,
+        has_controls
+    from read
 ),
 
 judged as (
     select
-        *,
+        * exclude (has_controls),
         case
             when problem is not null then problem
             when text is null then 'no_text'
             when text = '' then 'empty_text'
             when length(text) > $longest then 'too_long'
-            when regexp_matches(text, '[\x00-\x1f\x7f-\x{9f}]') then 'control_characters'
+            when has_controls and regexp_matches(text, '[\x00-\x1f\x7f-\x{9f}]')
+                then 'control_characters'
             when not $takes_any_image and image_id not in (select image_id from images)
                 then 'unknown_image'
         end as reason
-    from read
+    from cleaned
 ),
 
 identified as (
@@ -50,7 +59,6 @@ select
     position,
     image_id,
     text,
-    raw,
     -- an annotator may narrate an image twice; other ids must be unique
     $source || '/' || $split || '/' || own_id
     || if($numbers_repeats and occurrence > 1, '_' || occurrence, '') as caption_id,

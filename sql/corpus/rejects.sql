@@ -3,9 +3,10 @@ select
     $source as source,
     $split as split,
     $file as file,
-    position,
-    reason,
-    raw
+    classified.position,
+    classified.reason,
+    raw.raw
 from classified
-where reason is not null
-order by position
+left join raw using (position)
+where classified.reason is not null
+order by classified.position

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks import ingest as ingest_module
+from tasks import readers
 from tasks.errors import InputError
 from tasks.ingest import check_file, find_files, ingest_file, split_of
 from tasks.readers import Columns
@@ -203,6 +205,77 @@ def test_every_line_is_kept_or_rejected(
     }
     ingest(path, "table", folder / "out")
     assert first == {name: (folder / "out" / f"{name}.parquet").read_bytes() for name in first}
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(min_value=-(2**70), max_value=2**70),
+    st.floats(),
+    st.text(max_size=6),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["id", "}"]), st.text(max_size=3), max_size=2),
+)
+WHOLE = st.fixed_dictionaries(
+    {
+        "id": st.integers(min_value=0, max_value=99),
+        "image_id": st.sampled_from([1, 2, "1"]),
+        "annotator_id": st.sampled_from([1, "2"]),
+        "caption": st.sampled_from(["A dog.", 'a "}, {" b', "\u00e9\t]}", "\ud800", "x\x07", ""]),
+    }
+)
+ITEMS = st.lists(
+    st.one_of(
+        WHOLE,
+        WHOLE,
+        WHOLE,
+        st.dictionaries(st.sampled_from(["id", "image_id", "annotator_id", "caption"]), ODD),
+        ODD,
+    ),
+    max_size=12,
+)
+
+
+def read_through(path: Path, form: Any) -> tuple[list[Any], list[str]]:
+    columns = Columns("caption", "id", "image_id")
+    records, images = [], []
+    for block in ingest_module._read(path, form, columns):
+        for row, record in enumerate(block.records.to_pylist()):
+            records.append(record | {"raw": block.raw(row)})
+        images += block.images
+    return records, images
+
+
+@settings(max_examples=60, deadline=None)
+@given(items=ITEMS, spoil=st.one_of(st.none(), st.binary(max_size=6)), at=st.integers(0, 12))
+def test_the_fast_way_reads_what_the_careful_one_reads(
+    tmp_path_factory: pytest.TempPathFactory, items: list[Any], spoil: bytes | None, at: int
+) -> None:
+    folder = tmp_path_factory.mktemp("ways")
+    lines = [json.dumps(item).encode() for item in items]
+    if spoil is not None:
+        lines.insert(at, spoil.replace(b"\n", b""))
+    (folder / "n.jsonl").write_bytes(b"\n".join(lines))
+    images = [{"id": 1, "n": "}, {"}, {"id": 2}, 3]
+    coco = {"info": [items], "annotations": items, "images": images}
+    (folder / "c.json").write_text(json.dumps(coco))
+    for name, form in (("c.json", "coco"), ("n.jsonl", "narratives"), ("n.jsonl", "table")):
+        found = []
+        for block, smallest, columnar in ((1 << 20, 1 << 12, True), (40, 4, True), (40, 99, False)):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(readers, "BLOCK", block)
+                patch.setattr(readers, "SMALLEST_PART", smallest)
+                if not columnar:
+                    for way in ("_coco_columns", "_narrative_columns", "_row_columns"):
+                        patch.setattr(readers, way, lambda *_: None)
+                try:
+                    found.append(read_through(folder / name, form))
+                except InputError as error:
+                    found.append(str(error))
+        assert repr(found[0]) == repr(found[1]) == repr(found[2])
+        if form == "coco" and not isinstance(found[0], str):
+            assert [record["position"] for record in found[0][0]] == list(range(1, len(items) + 1))
+            assert found[0][1] == ["1", "2"]
 
 
 def test_splits_come_from_file_names() -> None:
