@@ -1,18 +1,22 @@
 """Images stage: every image of a set through the frozen tower once."""
 
 import logging
+import multiprocessing
+import os
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from tasks.backbone import LoadedBackbone
 from tasks.errors import InputError
@@ -25,6 +29,10 @@ REJECTS: Final = "rejects.parquet"
 FEATURES: Final = ("pooled", "pooled_plain", "dense")
 IMAGES_PER_BATCH: Final = 16
 IMAGES_PER_SHARD: Final = 1024
+IMAGES_PER_READ: Final = 128
+FEWEST_FOR_WORKERS: Final = 512
+"""Below that many images, starting worker processes takes longer than they save."""
+MOST_WORKERS: Final = 8
 LARGEST_PIXELS: Final = 100_000_000
 
 
@@ -44,13 +52,15 @@ def write_image_features(
         files[start : start + IMAGES_PER_SHARD] for start in range(0, len(files), IMAGES_PER_SHARD)
     ]
     paths = [out / f"shard-{number:05d}.arrow" for number in range(len(shards))]
-    done = sum(len(s) for s, path in zip(shards, paths, strict=True) if path.is_file())
-    progress = Progress("images", len(files), "images", done)
-    for shard, path in zip(shards, paths, strict=True):
-        if not path.is_file():
-            unfinished = path.with_suffix(".part")
-            _write_shard(unfinished, shard, folder, loaded, progress)
-            unfinished.rename(path)
+    pending = [(s, path) for s, path in zip(shards, paths, strict=True) if not path.is_file()]
+    left = sum(len(shard) for shard, _ in pending)
+    progress = Progress("images", len(files), "images", len(files) - left)
+    decoded = _decoded([shard for shard, _ in pending], folder, loaded)
+    for shard, path in pending:
+        unfinished = path.with_suffix(".part")
+        batches = -(-len(shard) // IMAGES_PER_BATCH)
+        _write_shard(unfinished, islice(decoded, batches), loaded, progress)
+        unfinished.rename(path)
     kept = [file for path in paths for file in _shard(path)["file"].to_pylist()]
     bad = [
         {"file": file, "reason": str(_problem(folder / file))}
@@ -68,54 +78,93 @@ def write_image_features(
 
 
 def feature_batches(folder: Path) -> Iterator[dict[str, torch.Tensor]]:
-    """Features of a finished stage by shard: pooled, pooled_plain [B, d], dense [B, N, d]."""
+    """Features of a finished stage, in order: pooled, pooled_plain [B, d], dense [B, N, d]."""
     for path in sorted(folder.glob("shard-*.arrow")):
-        batch = _shard(path)
-        yield {name: _tensor(batch[name]) for name in FEATURES}
+        shard = _shard(path)
+        for start in range(0, shard.num_rows, IMAGES_PER_READ):
+            rows = shard.slice(start, IMAGES_PER_READ)
+            yield {name: _tensor(rows[name]) for name in FEATURES}
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A batch of images, without those that cannot be used."""
+
+    files: list[str]
+    images: npt.NDArray[np.float32] | None
+    """[B, 3, R, R], or None if there is none."""
+    read: int
+    """Files looked at."""
+
+
+class _Files(Dataset[tuple[str, torch.Tensor | None]]):
+    """Image files, decoded, resized and normalised when asked for."""
+
+    def __init__(self, files: Sequence[str], folder: Path, preprocess: Any) -> None:
+        self._files, self._folder, self._preprocess = files, folder, preprocess
+
+    def __getitem__(self, number: int) -> tuple[str, torch.Tensor | None]:
+        file = self._files[number]
+        return file, _decode(self._folder / file, self._preprocess)
+
+
+def _decoded(
+    shards: Sequence[Sequence[str]], folder: Path, loaded: LoadedBackbone
+) -> Iterator[_Decoded]:
+    """Batches of the shards' images in order, none across two shards.
+
+    Worker processes decode ahead of the model where there are many images.
+    """
+    files = [file for shard in shards for file in shard]
+    numbers = iter(range(len(files)))
+    batches = [
+        list(islice(numbers, min(IMAGES_PER_BATCH, len(shard) - start)))
+        for shard in shards
+        for start in range(0, len(shard), IMAGES_PER_BATCH)
+    ]
+    workers, context = 0, None
+    if len(files) >= FEWEST_FOR_WORKERS:
+        workers = min(MOST_WORKERS, os.cpu_count() or 1)
+        # a fork of this process could inherit a lock that one of its threads holds
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    yield from DataLoader(
+        _Files(files, folder, loaded.preprocess),
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        multiprocessing_context=context,
+    )
+
+
+def _collate(decoded: list[tuple[str, torch.Tensor | None]]) -> _Decoded:
+    whole = [(file, image) for file, image in decoded if image is not None]
+    # arrays travel through a pipe; tensors would need more shared memory than containers have
+    images = np.stack([image.numpy() for _, image in whole]) if whole else None
+    return _Decoded([file for file, _ in whole], images, len(decoded))
 
 
 def _write_shard(
-    path: Path,
-    shard: Sequence[str],
-    folder: Path,
-    loaded: LoadedBackbone,
-    progress: Progress,
+    path: Path, batches: Iterator[_Decoded], loaded: LoadedBackbone, progress: Progress
 ) -> None:
     found: dict[str, list[torch.Tensor]] = {name: [] for name in FEATURES}
     files: list[str] = []
-    decoded = _decoded_ahead(shard, folder, loaded)
-    while group := list(islice(decoded, IMAGES_PER_BATCH)):
-        whole = [(file, image) for file, image in group if image is not None]
-        if whole:
-            batch = torch.stack([image for _, image in whole])
+    for decoded in batches:
+        if decoded.images is not None:
+            batch = torch.from_numpy(decoded.images)
             batch = batch.to(loaded.backbone.device, memory_format=torch.channels_last)
             with torch.inference_mode():
                 features = loaded.backbone.encode_images(batch)
             for name in FEATURES:
                 found[name].append(getattr(features, name).half().cpu())
-            files += [file for file, _ in whole]
-        progress.add(len(group))
+            files += decoded.files
+        progress.add(decoded.read)
     columns = {"file": pa.array(files, pa.string())}
     for name in FEATURES:
         columns[name] = _array(torch.cat(found[name])) if files else pa.nulls(0)
     rows = pa.record_batch(columns)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_batch(rows)
-
-
-def _decoded_ahead(
-    files: Sequence[str], folder: Path, loaded: LoadedBackbone
-) -> Iterator[tuple[str, torch.Tensor | None]]:
-    """Images as tensors in order, decoded by threads a few batches before they are needed."""
-    with ThreadPoolExecutor() as pool:
-        waiting: list[tuple[str, Future[torch.Tensor | None]]] = []
-        for file in files:
-            waiting.append((file, pool.submit(_decode, folder / file, loaded.preprocess)))
-            if len(waiting) > 4 * IMAGES_PER_BATCH:
-                first, future = waiting.pop(0)
-                yield first, future.result()
-        for file, future in waiting:
-            yield file, future.result()
 
 
 def _decode(path: Path, preprocess: Any) -> torch.Tensor | None:

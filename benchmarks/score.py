@@ -1,0 +1,86 @@
+"""Scores of both branches against a bare `encode_image` loop, then again from cached features.
+
+Made-up photographs of COCO's size, RN50 at 224 pixels, 80 classes. Both ways decode, resize and
+encode the same files in batches of the same size; ours writes the features and scores besides.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.timing import medians
+from tasks.backbone import load_backbone
+from tasks.evaluate import prompt_scorer
+from tasks.images import IMAGES_PER_BATCH, feature_batches, write_image_features
+
+
+def made_up_photographs(folder: Path, count: int) -> list[str]:
+    """Names of `count` JPEGs of 640 x 480 pixels: smooth colours and some noise."""
+    random = np.random.default_rng(0)
+    files = [f"{number:06d}.jpg" for number in range(count)]
+    for file in files:
+        coarse = Image.fromarray(random.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        smooth = np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC), dtype=np.int16)
+        noise = random.integers(-12, 13, smooth.shape, dtype=np.int16)
+        pixels = np.clip(smooth + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / file, quality=90)
+    return files
+
+
+def main() -> None:
+    """Print a table and, last, one JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.score", description=__doc__)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    loaded = load_backbone("RN50-quickgelu", "", seed=0, resolution=None, device="cpu")
+    prompts = torch.randn(2, 80, loaded.backbone.dim, generator=torch.manual_seed(0))
+    scorer = prompt_scorer(prompts, 40.0)
+
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        files = made_up_photographs(root, arguments.images)
+
+        def bare() -> None:
+            for start in range(0, len(files), IMAGES_PER_BATCH):
+                batch = [
+                    loaded.preprocess(Image.open(root / file))
+                    for file in files[start : start + IMAGES_PER_BATCH]
+                ]
+                pixels = torch.stack(batch).to(memory_format=torch.channels_last)
+                with torch.inference_mode():
+                    loaded.backbone.clip.encode_image(pixels)
+
+        def cached() -> None:
+            for features in feature_batches(root / "features"):
+                scorer(features)
+
+        def first() -> None:
+            for shard in (root / "features").glob("shard-*"):
+                shard.unlink()
+            write_image_features(files, root, loaded, root / "features")
+            cached()
+
+        (root / "features").mkdir()
+        bare_s, first_s, cached_s = medians(bare, first, cached, repeats=arguments.repeats)
+
+    found = {
+        "encode_image_s": round(bare_s, 3),
+        "both_branches_s": round(first_s, 3),
+        "ratio": round(first_s / bare_s, 3),
+        "cached_s": round(cached_s, 4),
+        "cached_ratio": round(first_s / cached_s, 1),
+    }
+    print(f"{arguments.images} JPEGs of 640 x 480, RN50 at 224, batches of {IMAGES_PER_BATCH}")
+    for key, value in found.items():
+        print(f"{key:>18} {value:>9}")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
