@@ -1,6 +1,5 @@
 """The report's charts: what they show of a run, in figures and in words."""
 
-import csv
 import json
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ import torch
 import sql
 from models.metrics import mean_precision_at_recall
 from tasks import pages, pictures
-from tasks.evaluate import AP_TABLE, scores_of
+from tasks.evaluate import ap_rows, scores_of
 from tasks.outcome import Outcome
 from tasks.train import HISTORY
 from tasks.vocabulary import Vocabulary
@@ -84,8 +83,8 @@ def charts_of(
 def _ap_chart(outcome: Outcome, method: str, name: str) -> dict[str, Any]:
     tables = {}
     for each in (BASELINE, method):
-        text = outcome.evaluations[each][name].file(AP_TABLE).read_text(encoding="utf-8")
-        tables[each] = [row for row in csv.DictReader(text.splitlines()) if row["AP/merged"]]
+        rows = ap_rows(outcome.evaluations[each][name])
+        tables[each] = [row for row in rows if row["AP/merged"]]
     # many classes would make a chart nobody reads: the ones that most images show
     common = sorted(tables[method], key=lambda row: -int(row["positives"]))[:LARGEST_CHART]
     labels = [row["class"] for row in common]

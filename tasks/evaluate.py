@@ -1,5 +1,6 @@
 """Evaluate stage: scores of an image set by branch, AP per class and mAP."""
 
+import csv
 import json
 import logging
 import math
@@ -140,6 +141,12 @@ def scores_of(evaluation: Stage) -> torch.Tensor:
     column = pq.read_table(evaluation.file(SCORES), columns=["merged"])["merged"].combine_chunks()
     values = np.array(column.flatten().to_numpy())
     return torch.from_numpy(values.reshape(len(column), -1))
+
+
+def ap_rows(evaluation: Stage) -> list[dict[str, str]]:
+    """The AP table of a finished stage: a row per class, in the vocabulary's order."""
+    with evaluation.file(AP_TABLE).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def _label_matrix(listed: pa.Table, vocabulary: Vocabulary) -> torch.Tensor:

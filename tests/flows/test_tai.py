@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from flows.compare import compare
 from tasks import registry, stages
 from tasks.errors import InputError
 from tasks.profile import load_profile
@@ -194,3 +195,17 @@ def test_the_best_model_is_registered_and_tags_paths_and_bytes(
     assert found == pytest.approx(sorted(scores, reverse=True), abs=2e-3)
     with pytest.raises(InputError, match="row 0: not a whole image"):
         model.predict(pd.DataFrame({"image": [b"no image"]}))
+
+
+def test_runs_are_compared_by_name(
+    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = demo
+    monkeypatch.setenv("TAI_HOME", str(home))
+    page = compare(["latest", "tai demo train.epochs=2"])
+    shown = capsys.readouterr().out
+    assert "all settings are the same" in shown
+    assert "No clear winner" in shown
+    assert "Comparing 2 runs" in page.read_text(encoding="utf-8")
+    with pytest.raises(InputError, match="run 'nowhere' fits no finished run"):
+        compare(["nowhere", "latest"])
