@@ -21,11 +21,12 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 from PIL import Image
 
+from tasks.errors import InputError
 from tasks.outcome import Outcome
 from tasks.profile import Profile
 from tasks.store import ROOT
 from tasks.tagger import write_tagger
-from tasks.track import Run
+from tasks.track import Run, tracking_uri
 
 LOG = logging.getLogger("tai")
 BEST: Final = "best"
@@ -95,6 +96,39 @@ def best_version(client: MlflowClient, name: str) -> ModelVersion | None:
         return client.get_model_version_by_alias(name, BEST)
     except MlflowException:
         return None
+
+
+def tagger_folder(model: str) -> Path:
+    """Folder with the prompts of `name@alias` or `name/version`, or the folder that it names.
+
+    Raises:
+        InputError: there is no such model or folder.
+
+    """
+    name, at, alias = model.partition("@")
+    registered, slash, number = model.partition("/")
+    if Path(model).is_dir():
+        return Path(model)
+    client = MlflowClient(tracking_uri())
+    try:
+        if at:
+            version = client.get_model_version_by_alias(name, alias)
+        elif slash:
+            version = client.get_model_version(registered, number)
+        else:
+            raise InputError(
+                f"model {model!r}: expected name@alias, name/version or a folder that holds "
+                "prompts.safetensors and card.json"
+            )
+        folder = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"{version.source}/artifacts/tagger"
+        )
+    except MlflowException as error:
+        raise InputError(
+            f"model {model!r}: neither registered nor a folder; run flows.tai first, or name a "
+            f"folder of prompts ({error.message})"
+        ) from error
+    return Path(folder)
 
 
 def save_model(trained: Path, kappa: float, out: Path) -> None:

@@ -19,7 +19,7 @@ from tasks.outcome import Outcome
 from tasks.profile import CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
 from tasks.readers import Columns
-from tasks.store import Result, Stage, canonical, run_stage, source_sha256
+from tasks.store import Result, Stage, canonical, run_stage, source_sha256, write_whole
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
 LOG = logging.getLogger("tai")
@@ -332,6 +332,50 @@ def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: 
         code=report.CODE,
         work=work,
     )
+
+
+@task(name="predict", cache_policy=NO_CACHE, task_run_name="predict {images}")
+def tag_folder(images: str, model: str, top: int, out: str) -> Path:
+    """Tags of a folder's images, copied to `out`; returns the page of them."""
+    import torch
+
+    from tasks import predict, registry, tagger
+
+    folder, results = Path(images).absolute(), Path(out).absolute()
+    files = check_prediction(images, top)
+    prompts = registry.tagger_folder(model)
+    results.mkdir(parents=True, exist_ok=True)
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def work(building: Path) -> Result:
+        found = tagger.load_tagger(prompts, place)
+        page = results / predict.PAGE
+        return Result(*predict.write_tags(folder, files, found, top, building, page))
+
+    content = [[file, source_sha256(folder / file)] for file in files]
+    model_files = [[path.name, source_sha256(path)] for path in sorted(prompts.iterdir())]
+    stage = run_stage(
+        "predict",
+        inputs={
+            "images": hashlib.sha256(canonical(content)).hexdigest(),
+            "model": hashlib.sha256(canonical(model_files)).hexdigest(),
+        },
+        parameters={"folder": folder.name, "top": top, "device": place},
+        code=predict.CODE,
+        work=work,
+        resumable=True,
+    )
+    for name in predict.RESULTS:
+        write_whole(results / name, stage.file(name).read_bytes())
+    return results / predict.PAGE
+
+
+def check_prediction(images: str, top: int) -> list[str]:
+    """Files of a folder to be tagged, looked at before any work starts."""
+    if top < 1:
+        raise InputError(f"top {top}: expected at least one tag per image")
+    entries = image_sets.read_image_set("folder", None, Path(images).absolute())
+    return [entry.file for entry in entries]
 
 
 def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.ImageEntry]:

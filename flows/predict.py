@@ -1,0 +1,61 @@
+"""The flow `predict`: tag a folder of images by a registered model or a folder of prompts."""
+
+import argparse
+import logging
+import sys
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact
+
+from tasks import registry, stages
+from tasks.errors import InputError
+
+
+@flow(name="predict")
+def predict(images: str, model: str = "tai-demo@best", top: int = 3, out: str = "tags") -> str:
+    """Tag every image of a folder with its highest classes; what was done before costs nothing.
+
+    Args:
+        images: folder of images, looked through with its subfolders.
+        model: registered model as name@alias or name/version, or a folder that holds
+            prompts.safetensors and card.json.
+        top: tags per image.
+        out: folder for tags.parquet, tags.csv, rejects.csv and the page index.html.
+
+    Returns:
+        Path of the page.
+
+    """
+    page = stages.tag_folder(images, model, top, out)
+    create_link_artifact(key="tags", link=page.as_uri(), link_text=f"Tags of {images}")
+    return str(page)
+
+
+def main() -> None:
+    """`python -m flows.predict FOLDER`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.predict", description="Tag a folder of images."
+    )
+    parser.add_argument("images", help="folder of images")
+    parser.add_argument(
+        "--model",
+        default="tai-demo@best",
+        help="name@alias or name/version in MLflow's registry, or a folder with "
+        "prompts.safetensors and card.json (default: tai-demo@best)",
+    )
+    parser.add_argument("--top", type=int, default=3, help="tags per image (default: 3)")
+    parser.add_argument("--out", default="tags", help="folder for the results (default: tags)")
+    arguments = parser.parse_args()
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    try:
+        # before Prefect starts a server, so that bad input is one sentence within seconds
+        stages.check_prediction(arguments.images, arguments.top)
+        registry.tagger_folder(arguments.model)
+        page = predict(arguments.images, arguments.model, arguments.top, arguments.out)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"see it: {page}\n")
+
+
+if __name__ == "__main__":
+    main()
