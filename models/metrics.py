@@ -105,14 +105,26 @@ class F1:
 
 
 def f1_scores(decided: Tensor, labels: Tensor) -> F1:
-    """CF1 and OF1 of decisions [N, C] (booleans); an ignored image counts in neither.
+    """CF1 and OF1 of decisions [N, C] (booleans); an ignored image counts in neither."""
+    return f1_of_counts(decision_counts(decided, labels))
+
+
+def decision_counts(decided: Tensor, labels: Tensor) -> Tensor:
+    """[3, C] float64: right decisions, decisions, and positives of each class.
+
+    Counts of parts of an image set add up to those of the whole.
+    """
+    decided, positive, known = decided.bool(), labels == 1, labels >= 0
+    counted = (decided & positive, decided & known, positive)
+    return torch.stack([each.sum(dim=0) for each in counted]).double()
+
+
+def f1_of_counts(counts: Tensor) -> F1:
+    """CF1 and OF1 of `decision_counts` [3, C].
 
     CF1 averages over the classes that have a positive; one never decided for has precision 0.
     """
-    decided, positive, known = decided.bool(), labels == 1, labels >= 0
-    right = (decided & positive).sum(dim=0).double()
-    made = (decided & known).sum(dim=0).double()
-    there = positive.sum(dim=0).double()
+    right, made, there = counts
     present = there > 0
     precision = (right / made.clamp(min=1))[present].mean()
     recall = (right / there.clamp(min=1))[present].mean()

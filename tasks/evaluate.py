@@ -4,7 +4,8 @@ import csv
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,12 +18,16 @@ import torch
 
 from models.backbone import Backbone
 from models.metrics import (
+    F1,
+    LARGEST_WEIGHTS,
     average_precisions,
-    bootstrap_maps,
-    f1_scores,
+    decision_counts,
+    f1_of_counts,
     interval,
     mean_average_precision,
+    resample_weights,
     top_decisions,
+    weighted_average_precisions,
 )
 from models.prompts import class_embeddings
 from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
@@ -41,6 +46,10 @@ AP_TABLE: Final = "ap.csv"
 METRICS: Final = "metrics.json"
 TOP: Final = 3
 """Classes that an image is tagged with where decisions are asked for."""
+SCORES_AT_ONCE: Final = 2**23
+RESAMPLES: Final = 1000
+FEWEST_RESAMPLES: Final = 20
+RESAMPLED_SCORES: Final = 2**33
 Scorer = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
 
 
@@ -79,6 +88,9 @@ def write_scores(
     An image that is missing or broken has no score. The mAP is that over the others, and where
     there is any, `mAP_missing_last` is the mAP with such images ranked last in every class.
 
+    Scores lie in memory-mapped files while they are needed, and are read by blocks of images or of
+    classes, so that thousands of classes and hundreds of thousands of images fit.
+
     Returns:
         Counts (images = images/scored + images/without_score) and metrics in percent: mAP/<branch>
         with its 95 % interval, AP/<class> (merged), CF1/top3 and OF1/top3 (merged).
@@ -87,38 +99,37 @@ def write_scores(
         InputError: no image shows any class of the vocabulary.
 
     """
-    listed = pq.read_table(entries)
-    labels = _label_matrix(listed, vocabulary)
+    listed, classes = pq.read_table(entries), vocabulary.classes
+    _check_classes(listed, vocabulary)
     # features come in the set's order, without the images that could not be read
-    scored = np.isin(listed["file"].to_numpy(), pq.read_table(images / IMAGES)["file"].to_numpy())
-    missing = len(scored) - int(scored.sum())
-    batches = [scorer(features) for features in feature_batches(images)]
-    scores = {branch: torch.cat([batch[branch] for batch in batches]) for branch in BRANCHES}
-    of_scored = labels[torch.from_numpy(scored)]
-
-    precisions = {branch: average_precisions(scores[branch], of_scored) for branch in BRANCHES}
-    metrics = _map_metrics(scores, of_scored, precisions)
-    if missing:
-        for branch, known in scores.items():
-            full = known.new_full(labels.shape, float(known.min()) - 1)
-            full[torch.from_numpy(scored)] = known
-            ranked_last = mean_average_precision(average_precisions(full, labels))
-            metrics[f"mAP_missing_last/{branch}"] = ranked_last
-    top = f1_scores(top_decisions(scores["merged"], TOP), of_scored)
+    is_scored = np.isin(
+        listed["file"].to_numpy(), pq.read_table(images / IMAGES)["file"].to_numpy()
+    )
+    scored, unscored = listed.filter(pa.array(is_scored)), listed.filter(pa.array(~is_scored))
+    with tempfile.TemporaryDirectory(dir=out) as folder:
+        scores = _score(images, scorer, (len(classes), scored.num_rows), Path(folder))
+        top = _write_rows(scored, scores, classes, out)
+        precisions = {branch: _precisions(scores[branch], scored, classes) for branch in BRANCHES}
+        metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in scores}
+        for branch, of_branch in scores.items():
+            low_high = interval(_bootstrap(of_branch, scored, classes))
+            metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"] = low_high
+            if unscored.num_rows:
+                full = _precisions(of_branch, scored, classes, last=unscored)
+                metrics[f"mAP_missing_last/{branch}"] = mean_average_precision(full)
     metrics |= {f"CF1/top{TOP}": top.per_class, f"OF1/top{TOP}": top.overall}
-    per_class = zip(vocabulary.classes, (100 * precisions["merged"]).tolist(), strict=True)
+    per_class = zip(classes, (100 * precisions["merged"]).tolist(), strict=True)
     metrics |= {f"AP/{label}": ap for label, ap in per_class if not math.isnan(ap)}
 
-    _write_scores(listed.filter(pa.array(scored)), scores, out)
-    positives = (of_scored == 1).sum(dim=0)
-    _write_ap_table(vocabulary.classes, positives, precisions, out)
+    positives = _positives(scored, classes)
+    _write_ap_table(classes, positives, precisions, out)
     write_whole(out / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     counts = {
-        "images": len(scored),
-        "images/scored": len(scored) - missing,
-        "images/without_score": missing,
-        "classes/evaluated": int((positives > 0).sum()),
-        "classes/without_positive": int((positives == 0).sum()),
+        "images": listed.num_rows,
+        "images/scored": scored.num_rows,
+        "images/without_score": unscored.num_rows,
+        "classes/evaluated": sum(count > 0 for count in positives),
+        "classes/without_positive": sum(count == 0 for count in positives),
     }
     return counts, metrics
 
@@ -128,11 +139,13 @@ def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
 
     Names that are no class are left out.
     """
-    index = {label: column for column, label in enumerate(classes)}
-    labels = torch.zeros(listed.num_rows, len(index), dtype=torch.int8)
+    labels = torch.zeros(listed.num_rows, len(classes), dtype=torch.int8)
     for mark, column in ((-1, "ignored"), (1, "classes")):
-        for row, names in enumerate(listed[column].to_pylist()):
-            labels[row, [index[name] for name in names if name in index]] = mark
+        lists = listed[column].combine_chunks()
+        columns = pc.index_in(lists.flatten(), value_set=pa.array(classes, pa.string()))
+        is_class = pc.is_valid(columns)
+        rows = lists.value_parent_indices().filter(is_class).to_numpy()
+        labels.numpy()[rows, columns.filter(is_class).to_numpy()] = mark
     return labels
 
 
@@ -149,50 +162,114 @@ def ap_rows(evaluation: Stage) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _label_matrix(listed: pa.Table, vocabulary: Vocabulary) -> torch.Tensor:
-    """`label_matrix`, once it is sure that the set shows some of the classes."""
-    labels = label_matrix(listed, vocabulary.classes)
+def _check_classes(listed: pa.Table, vocabulary: Vocabulary) -> None:
+    """Warn of shown classes that the vocabulary lacks; stop if it has none of them."""
     shown = set(pc.unique(listed["classes"].combine_chunks().flatten()).to_pylist())
     foreign = sorted(shown - set(vocabulary.classes))
     if foreign:
         LOG.warning("evaluate: shown, but no class of the vocabulary: %s", ", ".join(foreign[:10]))
-    if not (labels == 1).any():
+    if len(foreign) == len(shown):
         raise InputError(
             f"no image shows any class of vocabulary '{vocabulary.name}'; expected classes named "
             f"as the annotations' classes, such as {', '.join(foreign[:5])}"
         )
-    return labels
 
 
-def _map_metrics(
-    scores: Mapping[str, torch.Tensor],
-    labels: torch.Tensor,
-    precisions: Mapping[str, torch.Tensor],
-) -> dict[str, float]:
-    """MAP of each branch with the ends of its 95 % bootstrap interval."""
-    metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in BRANCHES}
-    for branch, maps in bootstrap_maps(scores, labels).items():
-        metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"] = interval(maps)
-    return metrics
+def _score(
+    images: Path, scorer: Scorer, shape: tuple[int, int], folder: Path
+) -> dict[str, torch.Tensor]:
+    """Scores [C, N] of each branch, in memory-mapped files under `folder`."""
+    scores = {
+        branch: torch.from_numpy(np.memmap(folder / branch, np.float32, "w+", shape=shape))
+        for branch in BRANCHES
+    }
+    start = 0
+    for features in feature_batches(images):
+        stop = start + len(features["pooled"])
+        for branch, of_batch in scorer(features).items():
+            scores[branch][:, start:stop] = of_batch.T
+        start = stop
+    return scores
 
 
-def _write_scores(scored: pa.Table, scores: Mapping[str, torch.Tensor], out: Path) -> None:
-    """One row per image with a score: what it shows and its scores [C] by branch."""
-    for branch in BRANCHES:
-        flat = pa.array(scores[branch].numpy().reshape(-1))
-        column = pa.FixedSizeListArray.from_arrays(flat, scores[branch].shape[1])
-        scored = scored.append_column(branch, column)
-    pq.write_table(scored, out / SCORES, compression="zstd")
+def _blocks(count: int, others: int) -> Iterator[slice]:
+    """Slices of `count` rows (or classes) with some millions of scores each."""
+    step = max(1, SCORES_AT_ONCE // max(1, others))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def _write_rows(
+    scored: pa.Table, scores: Mapping[str, torch.Tensor], classes: Sequence[str], out: Path
+) -> F1:
+    """Write a row per image (what it shows, scores [C] by branch); F1 of its highest scores."""
+    counts = torch.zeros(3, len(classes), dtype=torch.float64)
+    kinds = [pa.field(branch, pa.list_(pa.float32(), len(classes))) for branch in BRANCHES]
+    schema = pa.schema([*scored.schema, *kinds])
+    with pq.ParquetWriter(out / SCORES, schema, compression="zstd") as writer:
+        for block in _blocks(scored.num_rows, len(classes)):
+            rows = scored.slice(block.start, block.stop - block.start)
+            of_rows = {branch: scores[branch][:, block].T.contiguous() for branch in BRANCHES}
+            for branch in BRANCHES:
+                flat = pa.array(of_rows[branch].numpy().reshape(-1))
+                column = pa.FixedSizeListArray.from_arrays(flat, len(classes))
+                rows = rows.append_column(branch, column)
+            writer.write_table(rows.cast(schema))
+            decided = top_decisions(of_rows["merged"], TOP)
+            counts += decision_counts(decided, label_matrix(rows, classes))
+    return f1_of_counts(counts)
+
+
+def _precisions(
+    scores: torch.Tensor, scored: pa.Table, classes: Sequence[str], last: pa.Table | None = None
+) -> torch.Tensor:
+    """AP [C] of scores [C, N]; images in `last` have none and rank behind all others."""
+    listed = pa.concat_tables([scored, last]) if last else scored
+    found = []
+    for block in _blocks(len(classes), listed.num_rows):
+        of_block = scores[block]
+        missing = (len(of_block), listed.num_rows - scored.num_rows)
+        ranked = torch.cat([of_block, of_block.new_full(missing, float(of_block.min()) - 1)], dim=1)
+        found.append(average_precisions(ranked.T, label_matrix(listed, classes[block])))
+    return torch.cat(found)
+
+
+def _bootstrap(scores: torch.Tensor, scored: pa.Table, classes: Sequence[str]) -> torch.Tensor:
+    """MAP [R] in percent of `models.metrics.bootstrap_maps`, by blocks of classes.
+
+    A set of more than some millions of scores is resampled less than 1,000 times.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = scored.num_rows
+    resamples = min(RESAMPLES, max(FEWEST_RESAMPLES, RESAMPLED_SCORES // scores.numel()))
+    at_once = max(1, LARGEST_WEIGHTS // images)
+    maps = []
+    for start in range(0, resamples, at_once):
+        weights = resample_weights(images, min(at_once, resamples - start), generator)
+        precisions = [
+            weighted_average_precisions(
+                scores[block].T, label_matrix(scored, classes[block]), weights
+            )
+            for block in _blocks(len(classes), images)
+        ]
+        maps.append(100 * torch.cat(precisions, dim=1).nanmean(dim=1))
+    return torch.cat(maps)
+
+
+def _positives(scored: pa.Table, classes: Sequence[str]) -> list[int]:
+    """How many images show each class."""
+    counted = pc.value_counts(scored["classes"].combine_chunks().flatten()).to_pylist()
+    counts = {each["values"]: each["counts"] for each in counted}
+    return [counts.get(label, 0) for label in classes]
 
 
 def _write_ap_table(
     classes: Sequence[str],
-    positives: torch.Tensor,
+    positives: Sequence[int],
     precisions: Mapping[str, torch.Tensor],
     out: Path,
 ) -> None:
     """One row per class: images that show it, and its AP in percent by branch."""
-    columns: dict[str, Any] = {"class": list(classes), "positives": positives.tolist()}
+    columns: dict[str, Any] = {"class": list(classes), "positives": list(positives)}
     for branch in BRANCHES:
         values = (100 * precisions[branch]).tolist()
         columns[f"AP/{branch}"] = [None if math.isnan(value) else value for value in values]
