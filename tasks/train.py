@@ -75,6 +75,10 @@ def write_prompts(
         position=settings.position,
         generator=torch.Generator().manual_seed(seed),
     )
+    if device.type == "cuda":
+        # the tower's many small kernels, fused and in half the bits; scores and loss stay float32
+        learner.bf16 = True
+        learner.compile()
     objective = TaIDPT(
         learner,
         tokens_are_projected=stores_projection(backbone),
@@ -115,6 +119,7 @@ def write_prompts(
         on_epoch(epoch, history[-1])
         _save(folder, learner, momentum, history, start, loss_sum)
         saved = time.monotonic()
+    learner.bf16 = False
     with torch.no_grad():
         global_prompts, local_prompts = learner()
     tensors = {
