@@ -100,7 +100,7 @@ def one_size(texts: Sequence[str], vocabulary: Vocabulary, size: int, folder: Pa
     """Label `size` captions and print a JSON line."""
     write_captions(texts, size, folder / "captions.parquet")
     start = time.perf_counter()
-    counts = write_labels([folder / "captions.parquet"], vocabulary, folder / "labels.parquet")
+    counts, _ = write_labels([folder / "captions.parquet"], vocabulary, folder / "labels.parquet")
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     row = {"captions": size, "seconds": round(seconds, 2), "per_s": round(size / seconds)}

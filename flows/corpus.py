@@ -1,15 +1,24 @@
-"""The flow `corpus`: ingest what is new and relabel only that."""
+"""The flow `corpus`: ingest what is new, relabel only that, say what moved, train if enough."""
 
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL
 
-from flows.command import parse, run_command
-from tasks import stages
+from flows.command import command_line, parse, run_command
+from tasks import refresh, stages, track
 from tasks.profile import Profile, load_profile
+from tasks.runners import task_runner
 from tasks.store import Stage
-from tasks.vocabulary import Vocabulary
+from tasks.vocabulary import load_vocabulary
+
+LOG = logging.getLogger("tai")
+FULL = "tai/full"
 
 
 @flow(name="corpus")
@@ -28,19 +37,52 @@ def corpus(
     """
     chosen = load_profile(profile, settings)
     vocabulary = stages.check_captions(chosen)
-    rows: list[dict[str, Any]] = []
-    for source, path in stages.caption_files(chosen):
-        ingested, labelled = captions(source, path, vocabulary)
-        counts = ingested.counts | labelled.counts
-        rows.append({"file": path.name, "new": ingested.fresh, **counts})
+    labelled = label_files(chosen)
+    with track.run(f"corpus {chosen.name}") as run:
+        done = stages.publish_refresh(chosen, vocabulary, labelled)
+        run.metrics(refresh.metrics_of(done))
+        run.tag("trains", str(done.trains))
+    rows = [
+        {"file": path.name, "new": ingested.fresh, **ingested.counts, **labels.counts}
+        for path, ingested, labels in labelled
+    ]
     create_table_artifact(key="corpus", table=rows, description="Captions per file")
+    create_markdown_artifact(key="moved", markdown=refresh.markdown_of(done))
+    if done.trains:
+        _train(profile, settings)
     return rows
 
 
-def captions(source: Any, path: Any, vocabulary: Vocabulary) -> tuple[Stage, Stage]:
-    """Ingest and label one caption file."""
-    ingested = stages.ingest_file(source, path)
-    return ingested, stages.label_captions(ingested, vocabulary)
+def label_files(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
+    """Each caption file with its corpus and its labels, by the profile's task runner."""
+    mapped = captions.with_options(task_runner=task_runner(profile.runner))
+    return mapped(profile)
+
+
+@flow(name="captions")
+def captions(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
+    """Ingest and label caption files side by side."""
+    vocabulary = load_vocabulary(stages.vocabulary_path(profile))
+    files = stages.caption_files(profile)
+    corpora = [stages.ingest_file.submit(source, path) for source, path in files]
+    # Prefect puts a future's result in its place
+    labels = [stages.label_captions.submit(corpus, vocabulary) for corpus in corpora]  # type: ignore[call-overload]
+    return [
+        (path, corpus.result(), labelled.result())
+        for (_, path), corpus, labelled in zip(files, corpora, labels, strict=True)
+    ]
+
+
+def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
+    """Start `tai/full` on the server, or say what to type where there is none."""
+    if PREFECT_API_URL.value() is None:
+        command = command_line("tai", profile, settings)
+        LOG.warning("corpus: captions have moved enough to train anew; run: %s", command)
+        return
+    given = profile.model_dump(mode="json") if isinstance(profile, Profile) else profile
+    parameters = {"profile": given, "settings": dict(settings or {})}
+    started = run_deployment(FULL, parameters=parameters, timeout=0)
+    LOG.info("corpus: captions have moved enough to train anew; started %s", started.name)  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.deployments import run_deployment
 
 from flows.command import command_line, parse, run_command
-from flows.corpus import captions
+from flows.corpus import label_files
 from flows.prompts import prompts
 from tasks import registry, stages, track
 from tasks.outcome import Outcome, found_again
@@ -41,8 +41,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         if not chosen.backbone.pretrained:
             run.tag("warning", "random weights: scores mean nothing")
         corpora, labels = [], []
-        for source, path in stages.caption_files(chosen):
-            corpus, labelled = captions(source, path, vocabulary)
+        for path, corpus, labelled in label_files(chosen):
             run.dataset(path.name, corpus, "captions")
             corpora.append(corpus)
             labels.append(labelled)

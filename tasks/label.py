@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -80,7 +80,7 @@ def write_labels(
     *,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
-) -> dict[str, int]:
+) -> tuple[dict[str, int], dict[str, int]]:
     """Label the captions of Parquet files `corpus` and write those with a class to `out`.
 
     A row of `out` has a caption's id, its classes in the vocabulary's order, and the spans that
@@ -95,13 +95,15 @@ def write_labels(
         progress: called with the number of captions labelled since the last call.
 
     Returns:
-        Counts; captions/read = captions/labelled + captions/without_class.
+        Counts, where captions/read = captions/labelled + captions/without_class, and the number
+        of captions that name each class, in the vocabulary's order.
 
     Raises:
         DataTestError: a data test of sql/labels/checks found a row that must not be.
 
     """
-    read = labelled = labels = 0
+    read = labelled = 0
+    named: Counter[str] = Counter()
     cores = workers or len(os.sched_getaffinity(0))
     labeller = _Labeller(vocabulary, out.parent / ".duckdb")
     with pq.ParquetWriter(out, SCHEMA, compression="zstd") as sink, labeller:
@@ -109,15 +111,17 @@ def write_labels(
             sink.write_table(found)
             read += captions
             labelled += len(found)
-            labels += len(found["classes"].combine_chunks().flatten())
+            times = found["classes"].combine_chunks().flatten().value_counts()
+            named.update({str(one["values"]): one["counts"].as_py() for one in times})
             if progress:
                 progress(captions)
-    return {
+    counts = {
         "captions/read": read,
         "captions/labelled": labelled,
         "captions/without_class": read - labelled,
-        "labels": labels,
+        "labels": named.total(),
     }
+    return counts, {label: named[label] for label in vocabulary.classes}
 
 
 def _batches(corpus: Sequence[Path]) -> Iterator[pa.RecordBatch]:

@@ -97,6 +97,17 @@ class ImageSet(Settings):
     kappa: float = Field(40.0, gt=0, description="Local softmax's scale on images.")
 
 
+class RefreshSettings(Settings):
+    """When a refresh of the captions starts `tai/full`; by default never."""
+
+    train_at_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Share of captions in new, changed or removed files since the last start."
+    )
+    train_at_drift: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="Jensen-Shannon distance of class shares since the last start."
+    )
+
+
 class Profile(Settings):
     """Everything that one run of `tai` depends on."""
 
@@ -105,6 +116,10 @@ class Profile(Settings):
     data: str = Field(".", description="Folder that the paths below are relative to.")
     sources: list[CaptionSource] = Field(min_length=1, description="Where captions come from.")
     vocabulary: str = Field(description="voc2007, coco2014, nuswide, or a CSV (class, synonym).")
+    refresh: RefreshSettings = RefreshSettings()
+    runner: Literal["threads", "dask", "ray"] = Field(
+        "threads", description="Where caption files are worked on; dask and ray are extras."
+    )
     captions: CaptionChoice = CaptionChoice()
     backbone: BackboneSettings = BackboneSettings()
     train: TrainSettings = TrainSettings()

@@ -13,13 +13,21 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import image_sets, ingest, label, selection
+from tasks import image_sets, ingest, label, refresh, selection
 from tasks.errors import InputError
 from tasks.outcome import Outcome
 from tasks.profile import CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
 from tasks.readers import Columns
-from tasks.store import Result, Stage, canonical, run_stage, source_sha256, write_whole
+from tasks.store import (
+    Result,
+    Stage,
+    canonical,
+    is_finished,
+    run_stage,
+    source_sha256,
+    write_whole,
+)
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
 LOG = logging.getLogger("tai")
@@ -57,7 +65,8 @@ def check_captions(profile: Profile) -> Vocabulary:
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))
     for source, path in caption_files(profile):
-        ingest.check_file(path, source.form, columns_of(source))
+        if not is_finished("ingest", **_ingest_recipe(source, path)):
+            ingest.check_file(path, source.form, columns_of(source))
     return vocabulary
 
 
@@ -80,7 +89,6 @@ def check(profile: Profile) -> Vocabulary:
 @task(name="ingest", cache_policy=NO_CACHE, task_run_name="ingest {path.name}")
 def ingest_file(source: CaptionSource, path: Path) -> Stage:
     """One caption file to corpus and rejects."""
-    split = source.split or ingest.split_of(path)
 
     def work(out: Path) -> Result:
         progress = Progress(f"ingest {path.name}", 0, "records")
@@ -88,20 +96,35 @@ def ingest_file(source: CaptionSource, path: Path) -> Stage:
             path,
             source.form,
             source.source,
-            split,
+            _split(source, path),
             out,
             columns=columns_of(source),
             progress=progress.add,
         )
         return Result(counts, {})
 
-    return run_stage(
-        "ingest",
-        inputs={"file": source_sha256(path)},
-        parameters={**source.model_dump(exclude={"path"}), "split": split, "file": path.name},
-        code=ingest.CODE,
-        work=work,
-    )
+    return run_stage("ingest", **_ingest_recipe(source, path), work=work)
+
+
+def _split(source: CaptionSource, path: Path) -> str:
+    return source.split or ingest.split_of(path)
+
+
+def _ingest_recipe(source: CaptionSource, path: Path) -> dict[str, Any]:
+    """What an ingest stage is known by."""
+    described = source.model_dump(exclude={"path"})
+    return {
+        "inputs": {"file": _content(path)},
+        "parameters": {**described, "split": _split(source, path), "file": path.name},
+        "code": ingest.CODE,
+    }
+
+
+def _content(path: Path) -> str:
+    try:
+        return source_sha256(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 @task(name="label", cache_policy=NO_CACHE)
@@ -110,7 +133,11 @@ def label_captions(corpus: Stage, vocabulary: Vocabulary) -> Stage:
 
     def work(out: Path) -> Result:
         captions = [corpus.file(ingest.CORPUS)]
-        return Result(label.write_labels(captions, vocabulary, out / LABELS), {})
+        progress = Progress("label", corpus.counts["captions/kept"], "captions")
+        counts, classes = label.write_labels(
+            captions, vocabulary, out / LABELS, progress=progress.add
+        )
+        return Result(counts, {"classes": classes})
 
     return run_stage(
         "label",
@@ -119,6 +146,15 @@ def label_captions(corpus: Stage, vocabulary: Vocabulary) -> Stage:
         code=label.CODE,
         work=work,
     )
+
+
+@task(name="refresh", cache_policy=NO_CACHE)
+def publish_refresh(
+    profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
+) -> refresh.Refresh:
+    """Record which caption files there are now, and say what moved."""
+    parts = [refresh.part_of(path, corpus, labels) for path, corpus, labels in labelled]
+    return refresh.publish(profile, vocabulary_digest(vocabulary), parts)
 
 
 @task(name="encode", cache_policy=NO_CACHE)

@@ -88,18 +88,13 @@ def run_stage(
     calls for new work. A folder left by a killed run is emptied first, unless `resumable`: then
     `work` finds it as it was and goes on from there. Two runs at once: the second waits.
     """
-    recipe = {
-        "stage": name,
-        "code": code_digest(code),
-        "inputs": dict(sorted(inputs.items())),
-        "parameters": dict(sorted(parameters.items())),
-    }
-    key = hashlib.sha256(canonical(recipe)).hexdigest()[:20]
+    recipe = _recipe(name, inputs, parameters, code)
+    key = _key(recipe)
     final = home() / name / key
     if (final / MANIFEST).is_file():
         return _open(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(final.with_name(f".{key}.lock")):
+    with locked(final.with_name(f".{key}.lock")):
         if (final / MANIFEST).is_file():
             return _open(final)
         building = final.with_name(f".{key}.building")
@@ -123,6 +118,29 @@ def run_stage(
         write_whole(building / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         building.rename(final)
         return Stage(final, manifest, fresh=True)
+
+
+def is_finished(
+    name: str, *, inputs: Mapping[str, str], parameters: Mapping[str, Any], code: Sequence[str]
+) -> bool:
+    """True if `run_stage` would find its work done."""
+    key = _key(_recipe(name, inputs, parameters, code))
+    return (home() / name / key / MANIFEST).is_file()
+
+
+def _recipe(
+    name: str, inputs: Mapping[str, str], parameters: Mapping[str, Any], code: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "stage": name,
+        "code": code_digest(code),
+        "inputs": dict(sorted(inputs.items())),
+        "parameters": dict(sorted(parameters.items())),
+    }
+
+
+def _key(recipe: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(recipe)).hexdigest()[:20]
 
 
 def find_stage(name: str, key: str) -> Stage:
@@ -189,7 +207,7 @@ def _open(folder: Path) -> Stage:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold an advisory lock that the system drops if this process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -27,11 +27,13 @@ class Piece:
 
 def spans_of(text: str, spans: Sequence[Mapping[str, Any]]) -> list[Piece]:
     """A caption cut where words named a class (`class`, half-open `start` and `end`)."""
+    named: dict[tuple[int, int], list[str]] = {}
+    for span in spans:
+        named.setdefault((int(span["start"]), int(span["end"])), []).append(str(span["class"]))
     pieces, at = [], 0
-    for span in sorted(spans, key=lambda span: int(span["start"])):
-        start, end = int(span["start"]), int(span["end"])
+    for (start, end), classes in sorted(named.items()):
         pieces.append(Piece(text[at:start]))
-        pieces.append(Piece(text[start:end], label=str(span["class"])))
+        pieces.append(Piece(text[start:end], label=", ".join(classes)))
         at = end
     pieces.append(Piece(text[at : max(at, LONGEST)]))
     return [piece for piece in pieces if piece.text]

@@ -135,7 +135,7 @@ SENTENCES = [
 def label(folder: Path, vocabulary: Vocabulary, texts: list[str], name: str = "l") -> list[dict]:
     ids = [str(i) for i in range(len(texts))]
     pq.write_table(pa.table({"caption_id": ids, "text": texts}), folder / "c.parquet")
-    counts = write_labels([folder / "c.parquet"], vocabulary, folder / f"{name}.parquet")
+    counts, _ = write_labels([folder / "c.parquet"], vocabulary, folder / f"{name}.parquet")
     rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
     assert counts == {
         "captions/read": len(texts),
