@@ -138,6 +138,36 @@ def co_occurrence(names: Sequence[str], shares: Numbers) -> str:
     return svg[0]
 
 
+def study(names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]], axis: str) -> str:
+    """MAP of each variant, one dot per seed and a line through the means.
+
+    Args:
+        names: the variants; where all are numbers, they stand on a logarithmic axis.
+        values: by image set, a list per variant with a value per seed.
+        axis: what the variants are variants of.
+
+    """
+    is_number = all(name.isdecimal() for name in names)
+    places = np.log2([int(name) for name in names]) if is_number else np.arange(len(names))
+    with _picture("study", (WIDTH, 3.2)) as (figure, svg):
+        axes = figure.subplots()
+        for number, (label, of_set) in enumerate(values.items()):
+            colour, dashes = SERIES[2 - number % 2], DASHES[2 - number % 2]
+            means = [float(np.mean(seeds)) for seeds in of_set]
+            style = dashes if is_number else "none"
+            axes.plot(places, means, color=colour, linestyle=style, marker="_", markersize=18)
+            for place, seeds in zip(places, of_set, strict=True):
+                axes.scatter([place] * len(seeds), seeds, s=22, color=colour, zorder=3)
+            axes.plot([], [], color=colour, marker="o", linestyle="none", label=label)
+        axes.set_xticks(places, [_short(name) for name in names])
+        axes.margins(x=0.15)
+        axes.set(xlabel=axis, ylabel="mAP, percent")
+        axes.grid(axis="y")
+        if len(values) > 1:
+            figure.legend(loc="outside upper left", ncols=len(values))
+    return svg[0]
+
+
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 

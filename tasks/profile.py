@@ -78,6 +78,9 @@ class TrainSettings(Settings):
     batch: int = Field(512, ge=1, description="Captions per step.")
     learning_rate: float = Field(1e-4, gt=0, description="Base rate of the cosine schedule.")
     kappa: float = Field(50.0, gt=0, description="Local softmax's scale on captions.")
+    captions: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Encoded captions to train on, chosen by seed; by default all."
+    )
     loss: Literal["ranking", "bce", "asl"] = Field(
         "ranking", description="Loss of each branch's scores."
     )

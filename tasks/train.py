@@ -85,7 +85,8 @@ def write_prompts(
         kappa=settings.kappa,
         loss=loss_on_cosines(settings.loss, margin=settings.margin, scale=settings.scale),
     )
-    steps = math.ceil(len(features) / settings.batch)
+    rows = _chosen(len(features), settings.captions, seed)
+    steps = math.ceil(len(rows) / settings.batch)
     momentum = torch.zeros_like(learner.context)
     optimiser = torch.optim.SGD(
         [learner.context], lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
@@ -100,7 +101,8 @@ def write_prompts(
         rate = learning_rate(epoch, epochs=settings.epochs, base=settings.learning_rate)
         optimiser.param_groups[0]["lr"] = rate
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        batches = torch.randperm(len(features), generator=generator).split(settings.batch)
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        batches = order.split(settings.batch)
         for step in range(start - epoch * steps, steps):
             loss = objective(features.batch(batches[step], device))
             if not torch.isfinite(loss):
@@ -134,6 +136,14 @@ def write_prompts(
     write_whole(folder / HISTORY, json.dumps(history, indent=2) + "\n")
     (folder / CHECKPOINT).unlink()
     return {"loss/train": history[-1]["loss/train"], "steps_per_s": round(progress.rate, 3)}
+
+
+def _chosen(captions: int, wanted: int | None, seed: int) -> torch.Tensor:
+    """Rows of the captions that are trained on; fewer ones are a subset of more, by seed."""
+    if wanted is None:
+        return torch.arange(captions)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(captions, generator=generator)[:wanted].sort().values
 
 
 def read_prompts(folder: Path) -> torch.Tensor:

@@ -1,0 +1,119 @@
+"""The flow `ablations`: the paper's studies, each a nested MLflow run, a table and a figure."""
+
+import argparse
+import logging
+import sys
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from flows.corpus import label_files
+from flows.prompts import prompts
+from tasks import stages, studies, track
+from tasks.errors import InputError
+from tasks.outcome import found_again
+from tasks.profile import Profile, load_profile, parse_setting, profile_names
+from tasks.store import home, write_whole
+
+
+@flow(name="ablations")
+def ablations(
+    names: list[str] | None = None,
+    profile: str | Profile = "demo",
+    settings: dict[str, Any] | None = None,
+    seeds: int | None = None,
+) -> list[str]:
+    """Vary one setting at a time; stages that variants share are done once.
+
+    Args:
+        names: studies by name (losses, captions, sharing, length, position), or all.
+        profile: name, TOML file, or all settings.
+        settings: changes by dotted name, for example {"train.epochs": 5}.
+        seeds: runs per variant; by default as many as the study asks for.
+
+    Returns:
+        Path of each study's page.
+
+    """
+    return [
+        _study(study, load_profile(profile, settings), seeds or study.seeds)
+        for study in studies.chosen_studies(names or [])
+    ]
+
+
+def _study(study: studies.Study, profile: Profile, seeds: int) -> str:
+    """Run every variant of a study; returns the path of its page."""
+    stages.check(profile)
+    with track.run(f"ablation {study.name} {profile.name}") as run:
+        run.parameters(profile.flat())
+        run.tag("study", study.name)
+        done = label_files(profile)
+        keys = {
+            "corpora": [corpus.folder.name for _, corpus, _ in done],
+            "labels": [labelled.folder.name for _, _, labelled in done],
+        }
+        found: dict[str, list[dict[str, float]]] = {variant: [] for variant in study.variants}
+        for variant in study.variants:
+            for seed in range(profile.seed, profile.seed + seeds):
+                varied = load_profile(profile, studies.settings_of(study, variant, seed))
+                with track.run(f"{study.name} {variant}, seed {seed}", run.run_id) as of_seed:
+                    of_seed.parameters(varied.flat() | {"variant": variant})
+                    outcome = found_again(
+                        keys | prompts(profile=varied, mlflow_run=of_seed.run_id, **keys)
+                    )
+                    maps = studies.maps_of(varied, outcome)
+                    of_seed.metrics({f"mAP/{name}": value for name, value in maps.items()})
+                    found[variant].append(maps)
+        rows = studies.table_of(study, found)
+        page = home() / "ablations" / f"{study.name}-{profile.name}.html"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        command = f"python -m flows.ablations {study.name} --profile {profile.name}"
+        write_whole(page, studies.page_of(study, profile, rows, command))
+        run.artifact(page)
+        table = [
+            {"images": row.images, study.axis: row.variant, "mAP": round(row.mean, 2)}
+            | {"sd": round(row.spread, 2), "seeds": len(row.values)}
+            for row in rows
+        ]
+        create_table_artifact(key=f"ablation-{study.name}", table=table, description=study.question)
+        _print(study, table)
+    return str(page)
+
+
+def _print(study: studies.Study, table: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*table[0], title=study.question)
+    for row in table:
+        shown.add_row(*(str(value) for value in row.values()))
+    Console().print(shown)
+
+
+def main() -> None:
+    """`python -m flows.ablations [STUDY…]`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.ablations", description="The paper's studies, one setting varied."
+    )
+    parser.add_argument("studies", nargs="*", help=f"{', '.join(studies.STUDIES)} (default: all)")
+    parser.add_argument(
+        "--profile", default="demo", help=f"{', '.join(profile_names())}, or a file"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--seeds", type=int, help="runs per variant (default: the study's own)")
+    arguments = parser.parse_args()
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    try:
+        settings = dict(parse_setting(text) for text in arguments.set)
+        # before Prefect starts a server, so that bad input is one sentence within seconds
+        studies.chosen_studies(arguments.studies)
+        stages.check.fn(load_profile(arguments.profile, settings))
+        for page in ablations(arguments.studies, arguments.profile, settings, arguments.seeds):
+            sys.stdout.write(f"see it: {page}\n")
+    except InputError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
