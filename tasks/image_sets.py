@@ -90,6 +90,11 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> list[Im
     return entries
 
 
+def read_objects(annotations: Path) -> dict[str, tuple[str, ...]]:
+    """Classes by image id of COCO instances; the images themselves need not be here."""
+    return {entry.image_id: entry.classes for entry in _of_coco(annotations)}
+
+
 def write_entries(entries: Sequence[ImageEntry], out: Path) -> dict[str, int]:
     """Write a set's images, in their order, as Parquet; returns counts."""
     columns = {

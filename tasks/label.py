@@ -16,6 +16,7 @@ import sql
 from tasks.checks import run_checks
 from tasks.vocabulary import ANY_WORD, BREAK, FORMS_SCHEMA, MAX_TOKENS, Vocabulary
 
+LABELS: Final = "labels.parquet"
 ONCE: Final = ("macros", "tokens", "frequency")
 LAYERS: Final = ("matches", "kept", "named", "labels")
 CHECKS: Final = (

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 CODE: Final = ("tasks/pictures.py",)
 WIDTH: Final = 5.4
@@ -165,6 +166,54 @@ def study(names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]],
         axes.grid(axis="y")
         if len(values) > 1:
             figure.legend(loc="outside upper left", ncols=len(values))
+    return svg[0]
+
+
+def precision_and_recall(
+    names: Sequence[str], precision: Sequence[float], recall: Sequence[float]
+) -> str:
+    """Both shares of each class, in the order given."""
+    with _picture("quality", (WIDTH, 0.8 + 0.21 * len(names))) as (figure, svg):
+        axes = figure.subplots()
+        rows = np.arange(len(names))
+        right, found = 100 * np.asarray(precision), 100 * np.asarray(recall)
+        axes.hlines(rows, found, right, color=FAINT, linewidth=2, alpha=0.5)
+        axes.scatter(found, rows, s=26, color=SERIES[1], marker="D", label="recall", zorder=2)
+        axes.scatter(right, rows, s=34, color=SERIES[2], marker="o", label="precision", zorder=3)
+        axes.set_yticks(rows, [_short(name) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("percent")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+        figure.legend(loc="outside upper left", ncols=2)
+    return svg[0]
+
+
+def counts_by_class(names: Sequence[str], counts: Sequence[int]) -> str:
+    """A bar per class, in the order given, on a logarithmic scale."""
+    with _picture("counts", (WIDTH, 0.6 + 0.21 * len(names))) as (figure, svg):
+        axes = figure.subplots()
+        axes.barh(np.arange(len(names)), counts, color=SERIES[2], height=0.7)
+        axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.set_xlabel("captions")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    return svg[0]
+
+
+def histogram(name: str, places: Sequence[int], counts: Sequence[int], label: str) -> str:
+    """A bar per whole number."""
+    with _picture(name, (WIDTH, 2.6)) as (figure, svg):
+        axes = figure.subplots()
+        axes.bar(places, counts, color=SERIES[2], width=0.8)
+        axes.set_xlabel(label)
+        axes.set_ylabel("captions")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
     return svg[0]
 
 

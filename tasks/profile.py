@@ -119,6 +119,9 @@ class Profile(Settings):
     data: str = Field(".", description="Folder that the paths below are relative to.")
     sources: list[CaptionSource] = Field(min_length=1, description="Where captions come from.")
     vocabulary: str = Field(description="voc2007, coco2014, nuswide, or a CSV (class, synonym).")
+    objects: str | None = Field(
+        None, description="COCO instances of the captions' own images, to measure labels against."
+    )
     refresh: RefreshSettings = RefreshSettings()
     runner: Literal["threads", "dask", "ray"] = Field(
         "threads", description="Where caption files are worked on; dask and ray are extras."

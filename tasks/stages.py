@@ -31,7 +31,6 @@ from tasks.store import (
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
 LOG = logging.getLogger("tai")
-LABELS = "labels.parquet"
 
 
 def vocabulary_path(profile: Profile) -> Path:
@@ -135,7 +134,7 @@ def label_captions(corpus: Stage, vocabulary: Vocabulary) -> Stage:
         captions = [corpus.file(ingest.CORPUS)]
         progress = Progress("label", corpus.counts["captions/kept"], "captions")
         counts, classes = label.write_labels(
-            captions, vocabulary, out / LABELS, progress=progress.add
+            captions, vocabulary, out / label.LABELS, progress=progress.add
         )
         return Result(counts, {"classes": classes})
 
@@ -157,6 +156,34 @@ def publish_refresh(
     return refresh.publish(profile, vocabulary_digest(vocabulary), parts)
 
 
+@task(name="quality", cache_policy=NO_CACHE)
+def quality(
+    profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
+) -> Stage:
+    """The page on captions and labels, with scores where the profile names true objects."""
+    from tasks import quality
+
+    corpora, labels = [one[1] for one in labelled], [one[2] for one in labelled]
+    objects = profile.path(profile.objects) if profile.objects else None
+
+    def work(out: Path) -> Result:
+        shown = image_sets.read_objects(objects) if objects else None
+        return Result(*quality.write_quality(profile.name, vocabulary, corpora, labels, shown, out))
+
+    return run_stage(
+        "quality",
+        inputs={
+            "corpus": _digests(corpora),
+            "labels": _digests(labels),
+            "vocabulary": vocabulary_digest(vocabulary),
+            "objects": _content(objects) if objects else "",
+        },
+        parameters={"name": profile.name},
+        code=(*quality.CODE, *image_sets.CODE),
+        work=work,
+    )
+
+
 @task(name="encode", cache_policy=NO_CACHE)
 def encode_captions(
     profile: Profile, vocabulary: Vocabulary, corpora: Sequence[Stage], labels: Sequence[Stage]
@@ -170,7 +197,7 @@ def encode_captions(
     def work(out: Path) -> Result:
         captions, counts = selection.training_captions(
             [corpus.file(ingest.CORPUS) for corpus in corpora],
-            [stage.file(LABELS) for stage in labels],
+            [stage.file(label.LABELS) for stage in labels],
             per_image=profile.captions.per_image,
             seed=profile.seed,
         )
