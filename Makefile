@@ -6,7 +6,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_HOME ?= $(CURDIR)/.tai/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: demo test up down lock
+.PHONY: bench demo test up down lock
 
 # the stamp is newer than the lock file once everything is installed
 .venv/installed: requirements.lock pyproject.toml
@@ -30,6 +30,11 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+
+# ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
+BENCHMARKS := step encode score end_to_end labels
+bench: .venv/installed
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # needs uv on the PATH; no host is written
 lock:
