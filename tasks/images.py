@@ -63,7 +63,7 @@ def write_image_features(
         unfinished.rename(path)
     kept = [file for path in paths for file in _shard(path)["file"].to_pylist()]
     bad = [
-        {"file": file, "reason": str(_problem(folder / file))}
+        {"file": file, "reason": str(_load(folder / file))}
         for file in sorted(set(files) - set(kept))
     ]
     if not kept:
@@ -168,15 +168,15 @@ def _write_shard(
 
 
 def _decode(path: Path, preprocess: Any) -> torch.Tensor | None:
-    if _problem(path):
+    image = _load(path)
+    if isinstance(image, str):
         return None
-    with Image.open(path) as image:
-        tensor: torch.Tensor = preprocess(image)
+    tensor: torch.Tensor = preprocess(image)
     return tensor
 
 
-def _problem(path: Path) -> str | None:
-    """Why a file is no image that can be used, or None."""
+def _load(path: Path) -> Image.Image | str:
+    """The decoded image, or why the file is none that can be used."""
     if not path.is_file():
         return "no such file"
     try:
@@ -187,9 +187,9 @@ def _problem(path: Path) -> str | None:
                 if image.width * image.height > LARGEST_PIXELS:
                     return f"{image.width} x {image.height} pixels, more than {LARGEST_PIXELS:,}"
                 image.load()
+                return image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"not a whole image: {error}".replace(str(path), path.name)
-    return None
 
 
 def _shard(path: Path) -> pa.RecordBatch:
