@@ -2,8 +2,8 @@
 
 The tower is causal, so the tokens that stand first in every sequence have the same hidden states in
 all of them: they go through the tower once. The rest of each sequence follows, packed end to end
-and grouped by length, so that there is no padding. In the last layer only each sequence's last
-token is computed. All of it is exact, and differentiable in the embeddings.
+and grouped by length, so that there is no padding. Where only each sequence's last token is wanted,
+the last layer computes no other. All of it is exact, and differentiable in the embeddings.
 """
 
 from dataclasses import dataclass
@@ -35,6 +35,13 @@ class Layout:
         return found
 
 
+def encode_whole(blocks: list[ResidualAttentionBlock], packed: Tensor, layout: Layout) -> Tensor:
+    """Raw hidden states of all rows, in the shape of `packed`; see `encode_last`."""
+    for block in blocks:
+        packed = _rest_of_layer(block, packed, _attended(block, packed, layout))
+    return packed
+
+
 def encode_last(blocks: list[ResidualAttentionBlock], packed: Tensor, layout: Layout) -> Tensor:
     """Raw hidden states [S, C, w] of the sequences' last tokens, in packed order.
 
@@ -45,8 +52,7 @@ def encode_last(blocks: list[ResidualAttentionBlock], packed: Tensor, layout: La
 
     """
     *before, last = blocks
-    for block in before:
-        packed = _rest_of_layer(block, packed, _attended(block, packed, layout))
+    packed = encode_whole(before, packed, layout)
     ends = torch.tensor(layout.ends, device=packed.device)
     # of the prefix, only keys and values are still needed
     attended = _attended(last, packed, layout, only_ends=True)

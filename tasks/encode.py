@@ -1,7 +1,7 @@
 """Encode stage: each training caption through the frozen text tower once, never padded to 77.
 
-A shard is one Arrow IPC file with a row per caption, sorted by length so that captions of one
-length go through the tower together:
+A shard is one Arrow IPC file with a row per caption, sorted by length, as captions of one length go
+through the tower together:
 
     caption  int64               row in captions.parquet
     tokens   list<fixed[w]>      features up to EOT: the hidden state, or its projection if narrower
@@ -15,7 +15,6 @@ alone are written, and `tasks.features` encodes each batch when it is read, by t
 
 import logging
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from models.backbone import Backbone
+from models.captions import encode_captions
 from tasks.errors import InputError
 from tasks.progress import Progress
 
@@ -35,6 +35,8 @@ CODE: Final = (
     "tasks/encode.py",
     "tasks/backbone.py",
     "models/backbone.py",
+    "models/captions.py",
+    "models/prefix.py",
     "models/templates.py",
 )
 CAPTIONS: Final = "captions.parquet"
@@ -45,6 +47,7 @@ TOKENS_PER_BATCH: Final = 4096
 USABLE_DISK: Final = 0.8
 StoreDtype = Literal["float16", "bfloat16"]
 Ids = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,13 @@ def write_features(
     for rows, path in zip(shards, paths, strict=True):
         if path.is_file():
             continue
-        tokens = padded(ids, starts[rows], lengths[rows])
-        encoded = encode_sorted(tokens, lengths[rows], backbone, dtype, progress)
+        encoded = encode_sorted(
+            ids[ranges(starts[rows].numpy(), lengths[rows].numpy())],
+            lengths[rows],
+            backbone,
+            dtype,
+            progress,
+        )
         columns = {
             "caption": pa.array(rows.numpy()),
             "tokens": _lists(lengths[rows], _fixed(encoded.tokens)),
@@ -143,13 +151,13 @@ def stores_projection(backbone: Backbone) -> bool:
 
 
 def encode_sorted(
-    tokens: torch.Tensor,
+    ids: Ids,
     lengths: torch.Tensor,
     backbone: Backbone,
     dtype: StoreDtype,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Features, on the CPU, of token ids [B, L], shortest first, in batches of similar length.
+    """Features, on the CPU, of captions end to end in `ids`, shortest first.
 
     Raises:
         InputError: a feature is not finite in `dtype`.
@@ -157,18 +165,19 @@ def encode_sorted(
     """
     kind: torch.dtype = getattr(torch, dtype)
     stored, norms, global_ = [], [], []
+    start = 0
     # not inference_mode: its tensors could not take part in a training step
     with torch.no_grad():
-        for batch in _length_batches(lengths):
-            longest = int(lengths[batch][-1])
-            hidden = backbone.encode_text(tokens[batch, :longest].to(backbone.device))
+        for of_batch in lengths.split(_batch_sizes(lengths)):
+            stop = start + int(of_batch.sum())
+            tokens = torch.from_numpy(ids[start:stop]).long().to(backbone.device)
+            start = stop
+            hidden = encode_captions(backbone, tokens, of_batch.to(backbone.device))
             projected = backbone.project(hidden)
-            ends = lengths[batch].to(hidden.device)
-            inside = torch.arange(longest, device=hidden.device) < ends[:, None]
             kept = projected if stores_projection(backbone) else hidden
-            stored.append(kept[inside].to(kind).cpu())
-            norms.append(projected[inside].norm(dim=-1).float().cpu())
-            at_end = projected[torch.arange(len(ends), device=hidden.device), ends - 1]
+            stored.append(kept.to(kind).cpu())
+            norms.append(projected.norm(dim=-1).float().cpu())
+            at_end = projected[of_batch.cumsum(0).to(projected.device) - 1]
             global_.append(torch.nn.functional.normalize(at_end, dim=-1).to(kind).cpu())
             if not stored[-1].isfinite().all():
                 raise InputError(
@@ -176,16 +185,15 @@ def encode_sorted(
                     "use bfloat16, or look at the weights"
                 )
             if progress:
-                progress.add(len(ends))
+                progress.add(len(of_batch))
     return Encoded(torch.cat(stored), torch.cat(norms), torch.cat(global_))
 
 
-def padded(ids: Ids, starts: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """[B, longest] int64 token ids of captions that lie end to end in `ids`, 0 after EOT."""
-    tokens = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)
-    inside = np.arange(tokens.shape[1]) < lengths.numpy()[:, None]
-    tokens[inside] = ids[(starts.numpy()[:, None] + np.arange(tokens.shape[1]))[inside]]
-    return torch.from_numpy(tokens)
+def ranges(starts: Indices, lengths: Indices) -> Indices:
+    """The `length` numbers from each start on, end to end."""
+    ends = np.cumsum(lengths)
+    flat: Indices = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
+    return flat
 
 
 def _tokenize(texts: pa.ChunkedArray, backbone: Backbone) -> tuple[Ids, torch.Tensor]:
@@ -202,14 +210,10 @@ def _tokenize(texts: pa.ChunkedArray, backbone: Backbone) -> tuple[Ids, torch.Te
     return np.concatenate(ids), torch.cat(lengths)
 
 
-def _length_batches(lengths: torch.Tensor) -> Iterator[slice]:
-    """Runs of captions, sorted by length, of at most TOKENS_PER_BATCH tokens with padding."""
-    start, values = 0, lengths.tolist()
-    for stop in range(1, len(values) + 1):
-        is_full = stop < len(values) and (stop + 1 - start) * values[stop] > TOKENS_PER_BATCH
-        if stop == len(values) or is_full:
-            yield slice(start, stop)
-            start = stop
+def _batch_sizes(lengths: torch.Tensor) -> list[int]:
+    """How many captions go through the tower together: TOKENS_PER_BATCH tokens or a little more."""
+    batch = (lengths.cumsum(0) - 1) // TOKENS_PER_BATCH
+    return batch.unique_consecutive(return_counts=True)[1].tolist()  # type: ignore[no-any-return]
 
 
 def _write(path: Path, columns: dict[str, pa.Array], dtype: StoreDtype) -> None:

@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from models.backbone import Backbone
 from models.scoring import PackedTokens
 from models.tai_dpt import CaptionBatch
-from tasks.encode import CAPTIONS, TOKENS, Encoded, StoreDtype, encode_sorted, padded
+from tasks.encode import CAPTIONS, TOKENS, Encoded, Indices, StoreDtype, encode_sorted, ranges
 
 CODE: Final = ("tasks/features.py",)
-Indices = npt.NDArray[np.int64]
 
 
 class Captions(Protocol):
@@ -115,8 +114,8 @@ class CaptionTokens:
         lengths = self._starts[rows + 1] - self._starts[rows]
         order = torch.argsort(lengths, stable=True)
         rows, lengths = rows[order], lengths[order]
-        tokens = padded(self._ids, self._starts[rows], lengths)
-        encoded = encode_sorted(tokens, lengths, self._backbone, self._dtype)
+        ids = self._ids[ranges(self._starts[rows].numpy(), lengths.numpy())]
+        encoded = encode_sorted(ids, lengths, self._backbone, self._dtype)
         return _batch(encoded, lengths, self._labels.of(rows.numpy()), device)
 
 
@@ -139,9 +138,10 @@ class _Labels:
 
     def of(self, rows: Indices) -> torch.Tensor:
         """[B, C] booleans."""
-        flat, counts = _ranges(self._offsets[rows], self._offsets[rows + 1])
+        counts = self._offsets[rows + 1] - self._offsets[rows]
+        columns = self._columns[ranges(self._offsets[rows], counts)]
         labels = torch.zeros(len(rows), self._classes, dtype=torch.bool)
-        labels[np.repeat(np.arange(len(rows)), counts), self._columns[flat]] = True
+        labels[np.repeat(np.arange(len(rows)), counts), columns] = True
         return labels
 
 
@@ -160,18 +160,12 @@ def _batch(
 
 def _gather(shard: _Shard, rows: Indices) -> tuple[npt.NDArray[Any], ...]:
     """Tokens, norms, global features and lengths of some rows of a shard, copied."""
-    flat, lengths = _ranges(shard.offsets[rows], shard.offsets[rows + 1])
+    lengths = shard.offsets[rows + 1] - shard.offsets[rows]
+    flat = ranges(shard.offsets[rows], lengths)
     copies = shard.tokens[flat], shard.norms[flat], shard.global_[rows], lengths
     # the pages stay in the system's cache, and count no more as this process's memory
     shard.file.madvise(mmap.MADV_DONTNEED)
     return copies
-
-
-def _ranges(starts: Indices, stops: Indices) -> tuple[Indices, Indices]:
-    """The numbers from each start up to its stop, end to end, and how many each has."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    return np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths), lengths
 
 
 def _read(path: Path) -> tuple[pa.RecordBatch, StoreDtype, mmap.mmap]:

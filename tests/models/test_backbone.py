@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from models.backbone import Backbone
+from models.captions import encode_captions
 
 from .conftest import small_clip
 
@@ -127,3 +128,13 @@ def test_a_tower_that_pools_elsewhere_is_refused(backbone: Backbone) -> None:
     backbone.clip.text_pool_type = "last"
     with pytest.raises(ValueError, match="'last'"):
         Backbone(backbone.clip, backbone.tokenize)
+
+
+def test_captions_are_encoded_without_padding(backbone: Backbone) -> None:
+    tokens = backbone.tokenize(["", "a dog", "a cat", *TEXTS[1:2], "one two three four five six"])
+    lengths = backbone.lengths(tokens)
+    order = lengths.argsort(stable=True)
+    tokens, lengths = tokens[order], lengths[order]
+    inside = torch.arange(tokens.shape[1]) < lengths[:, None]
+    found = encode_captions(backbone, tokens[inside], lengths)
+    torch.testing.assert_close(found, backbone.encode_text(tokens)[inside])
