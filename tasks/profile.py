@@ -31,7 +31,10 @@ class CaptionSource(Settings):
     form: Literal["coco", "narratives", "table"] = Field(
         description="MS-COCO captions JSON, OpenImages narratives JSONL, or CSV/JSONL/Parquet."
     )
-    path: str = Field(description="File or glob pattern, relative to `data`.")
+    path: str = Field(
+        description="File or glob pattern, relative to `data`; or https://… (…zip#member), s3://…, "
+        "official:NAME of tasks/official.toml."
+    )
     split: Name | None = Field(None, description="Split name; by default from the file's name.")
     text_column: str = Field("text", description="Column that holds the caption (table only).")
     id_column: str | None = Field(None, description="Column that identifies a row (table only).")

@@ -13,7 +13,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import image_sets, ingest, label, refresh, selection
+from tasks import downloads, image_sets, ingest, label, refresh, selection
 from tasks.errors import InputError
 from tasks.outcome import Outcome
 from tasks.profile import CaptionSource, ImageSet, Profile
@@ -46,12 +46,14 @@ def columns_of(source: CaptionSource) -> Columns:
 
 
 def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:
-    """Every caption file of the profile with its source."""
-    return [
-        (source, path)
-        for source in profile.sources
-        for path in ingest.find_files(source.source, profile.path(source.path))
-    ]
+    """Every caption file of the profile with its source; one from elsewhere is fetched."""
+    return [(source, path) for source in profile.sources for path in _files_of(profile, source)]
+
+
+def _files_of(profile: Profile, source: CaptionSource) -> list[Path]:
+    if downloads.is_remote(source.path):
+        return [downloads.fetch(downloads.remote(source.path))]
+    return ingest.find_files(source.source, profile.path(source.path))
 
 
 @task(name="check captions", cache_policy=NO_CACHE)
