@@ -1,4 +1,4 @@
-"""Ingest of generated captions: MB/s and peak memory as files grow, each in a process of its own."""
+"""Ingest of generated captions: MB/s and peak memory as files grow, each in its own process."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""A refresh with 1 % new captions against a full build, both in one run: check, ingest, label, say."""
+"""A refresh with 1 % new captions against a full build, both in one run."""
 
 import argparse
 import json

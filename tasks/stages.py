@@ -142,7 +142,7 @@ def label_captions(corpus: Stage, vocabulary: Vocabulary) -> Stage:
 
     return run_stage(
         "label",
-        inputs={"corpus": corpus.digest, "vocabulary": vocabulary_digest(vocabulary)},
+        inputs={"corpus": corpus.digest, "vocabulary": vocabulary.digest},
         parameters={},
         code=label.CODE,
         work=work,
@@ -155,7 +155,7 @@ def publish_refresh(
 ) -> refresh.Refresh:
     """Record which caption files there are now, and say what moved."""
     parts = [refresh.part_of(path, corpus, labels) for path, corpus, labels in labelled]
-    return refresh.publish(profile, vocabulary_digest(vocabulary), parts)
+    return refresh.publish(profile, vocabulary.digest, parts)
 
 
 @task(name="quality", cache_policy=NO_CACHE)
@@ -177,7 +177,7 @@ def quality(
         inputs={
             "corpus": _digests(corpora),
             "labels": _digests(labels),
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": vocabulary.digest,
             "objects": _content(objects) if objects else "",
         },
         parameters={"name": profile.name},
@@ -230,7 +230,7 @@ def encode_captions(
         inputs={
             "corpus": _digests(corpora),
             "labels": _digests(labels),
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": vocabulary.digest,
             "backbone": _backbone_identity(profile),
         },
         parameters=choice | {"device": device(profile)},
@@ -278,7 +278,7 @@ def train_prompts(
         "train",
         inputs={
             "features": features.digest,
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": vocabulary.digest,
             "backbone": _backbone_identity(profile),
         },
         parameters=profile.train.model_dump() | {"seed": profile.seed, "device": device(profile)},
@@ -365,7 +365,7 @@ def evaluate(
         inputs={
             "image-set": listed.digest,
             "images": images.digest,
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": vocabulary.digest,
             "prompts": source,
         },
         parameters={"method": method, "kappa": image_set.kappa},
@@ -391,7 +391,7 @@ def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: 
         "report",
         inputs={
             "stages": hashlib.sha256(canonical(keys)).hexdigest(),
-            "vocabulary": vocabulary_digest(vocabulary),
+            "vocabulary": vocabulary.digest,
         },
         parameters={"command": command, "profile": profile.flat()},
         code=report.CODE,
@@ -448,12 +448,6 @@ def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.Imag
     return image_sets.read_image_set(
         image_set.form, profile.path(image_set.annotations), profile.path(image_set.folder)
     )
-
-
-def vocabulary_digest(vocabulary: Vocabulary) -> str:
-    """SHA-256 over classes, names and forms."""
-    content = [vocabulary.classes, vocabulary.prompt_names, vocabulary.forms.to_pylist()]
-    return hashlib.sha256(canonical(content)).hexdigest()
 
 
 def device(profile: Profile) -> str:

@@ -24,6 +24,7 @@ worked out once per vocabulary (tasks/inflections.py).
 """
 
 import csv
+import hashlib
 import io
 import itertools
 import math
@@ -31,6 +32,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,6 +41,7 @@ import pyarrow as pa
 import sql
 from tasks.errors import InputError
 from tasks.inflections import plurals, verb_forms
+from tasks.store import canonical
 
 MAX_BYTES: Final = 4 * 2**20
 MAX_CHARACTERS: Final = 100
@@ -80,6 +83,12 @@ class Vocabulary:
     classes: tuple[str, ...]
     prompt_names: tuple[str, ...]
     forms: pa.Table
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over classes, names and forms."""
+        content = [self.classes, self.prompt_names, self.forms.to_pylist()]
+        return hashlib.sha256(canonical(content)).hexdigest()
 
 
 class _Form(NamedTuple):
