@@ -12,14 +12,17 @@ from tasks.errors import InputError
 
 
 @flow(name="predict")
-def predict(images: str, model: str = "tai-demo@best", top: int = 3, out: str = "tags") -> str:
-    """Tag every image of a folder with its highest classes; what was done before costs nothing.
+def predict(
+    images: str, model: str = "tai-demo@best", top: int | None = None, out: str = "tags"
+) -> str:
+    """Tag every image of a folder with its classes; what was done before costs nothing.
 
     Args:
         images: folder of images, looked through with its subfolders.
         model: registered model as name@alias or name/version, or a folder that holds
             prompts.safetensors and card.json.
-        top: tags per image.
+        top: tags per image; by default every class above its threshold, or 3 where the prompts
+            have no thresholds.
         out: folder for tags.parquet, tags.csv, rejects.csv and the page index.html.
 
     Returns:
@@ -43,7 +46,11 @@ def main() -> None:
         help="name@alias or name/version in MLflow's registry, or a folder with "
         "prompts.safetensors and card.json (default: tai-demo@best)",
     )
-    parser.add_argument("--top", type=int, default=3, help="tags per image (default: 3)")
+    parser.add_argument(
+        "--top",
+        type=int,
+        help="tags per image (default: every class above its threshold; 3 without thresholds)",
+    )
     parser.add_argument("--out", default="tags", help="folder for the results (default: tags)")
     arguments = parser.parse_args()
     logging.getLogger("prefect").setLevel(logging.WARNING)

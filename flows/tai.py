@@ -46,11 +46,15 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             corpora.append(corpus)
             labels.append(labelled)
         run.metrics(_total(corpora) | _total(labels))
-        outcome = _launch(chosen, corpora, labels, run.run_id)
+        outcome = stages.choose_thresholds(
+            chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id)
+        )
         table = _table(outcome.evaluations)
         headline = outcome.evaluations[chosen.headline]
         for image_set in chosen.images:
             run.metrics(track.metrics_of(chosen, image_set, headline[image_set.name].figures))
+        if outcome.thresholds:
+            run.metrics(track.metrics_of(chosen, chosen.images[0], outcome.thresholds.figures))
         report = stages.report(chosen, vocabulary, outcome, command_line("tai", profile, settings))
         page = report.file("index.html")
         run.artifact(page)

@@ -135,6 +135,24 @@ def f1_of_counts(counts: Tensor) -> F1:
     )
 
 
+def best_thresholds(scores: Tensor, labels: Tensor) -> Tensor:
+    """[C] the threshold of each class by which F1 of `scores` [N, C] > threshold is highest.
+
+    It lies midway between two scores, or below them all; NaN for a class without positives.
+    """
+    order = scores.argsort(dim=0, descending=True)
+    ranked = scores.gather(0, order).double()
+    right = (labels == 1).gather(0, order).double().cumsum(dim=0)
+    ranks = torch.arange(1, len(scores) + 1, dtype=torch.float64)[:, None]
+    f1 = 2 * right / (ranks + right[-1])
+    below = torch.cat([ranked[1:], ranked[-1:] - 1])
+    # a threshold cannot pass between equal scores
+    f1 = f1.masked_fill(ranked == below, -1.0)
+    at = f1.argmax(dim=0, keepdim=True)
+    middle = (ranked.gather(0, at) + below.gather(0, at))[0] / 2
+    return middle.masked_fill(right[-1] == 0, float("nan"))
+
+
 def top_decisions(scores: Tensor, count: int) -> Tensor:
     """Booleans [N, C] that are true for each image's `count` highest scores."""
     top = scores.topk(min(count, scores.shape[1]), dim=1).indices

@@ -24,6 +24,8 @@ class Outcome:
     """Image features, by image set."""
     evaluations: dict[str, dict[str, Stage]]
     """Scores by method and image set."""
+    thresholds: Stage | None = None
+    """On the first image set's scores by the headline method, where captions were held out."""
 
     def keys(self) -> dict[str, Any]:
         """Keys of the stages, by which `found_again` finds them."""
@@ -39,6 +41,7 @@ class Outcome:
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
             "evaluations": {name: keys_of(stages) for name, stages in self.evaluations.items()},
+            "thresholds": self.thresholds.folder.name if self.thresholds else None,
         }
 
     def all(self) -> list[tuple[str, Stage]]:
@@ -50,6 +53,7 @@ class Outcome:
         found += [*self.trained.items(), *self.listed.items(), *self.images.items()]
         for method, of_method in self.evaluations.items():
             found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
+        found += [("classes", self.thresholds)] if self.thresholds else []
         return found
 
 
@@ -70,4 +74,5 @@ def found_again(keys: Mapping[str, Any]) -> Outcome:
             method: all_of("evaluate", of_method)
             for method, of_method in keys["evaluations"].items()
         },
+        thresholds=find_stage("thresholds", keys["thresholds"]) if keys.get("thresholds") else None,
     )

@@ -25,7 +25,7 @@ from tasks import heatmaps, pages
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.store import write_whole
-from tasks.tagger import Tagger, highest
+from tasks.tagger import Tagger
 
 CODE: Final = (
     "tasks/predict.py",
@@ -98,9 +98,9 @@ class Gallery:
 
 
 def write_tags(
-    folder: Path, files: Sequence[str], tagger: Tagger, top: int, out: Path, live: Path
+    folder: Path, files: Sequence[str], tagger: Tagger, top: int | None, out: Path, live: Path
 ) -> tuple[dict[str, int], dict[str, Any]]:
-    """Tag images with their `top` highest classes; `live` is the page to look at meanwhile.
+    """Tag images as `Tagger.tags` does; `live` is the page to look at meanwhile.
 
     Returns:
         Counts images/read = images/kept + images/rejected, and figures.
@@ -153,7 +153,9 @@ def write_tags(
     return counts, {"images_per_s": round(progress.rate, 2)}
 
 
-def _tagged(folder: Path, files: Sequence[str], tagger: Tagger, top: int) -> list[dict[str, Any]]:
+def _tagged(
+    folder: Path, files: Sequence[str], tagger: Tagger, top: int | None
+) -> list[dict[str, Any]]:
     """A row per file: its tags, or the reason why it has none."""
     read = tagger.read([folder / file for file in files])
     images = [image for image in read if isinstance(image, torch.Tensor)]
@@ -161,7 +163,7 @@ def _tagged(folder: Path, files: Sequence[str], tagger: Tagger, top: int) -> lis
     return [
         {"file": file, "tags": None, "reason": image}
         if isinstance(image, str)
-        else {"file": file, "tags": highest(next(scores), tagger.classes, top), "reason": None}
+        else {"file": file, "tags": tagger.tags(next(scores), top), "reason": None}
         for file, image in zip(files, read, strict=True)
     ]
 

@@ -82,7 +82,10 @@ class TrainSettings(Settings):
     learning_rate: float = Field(1e-4, gt=0, description="Base rate of the cosine schedule.")
     kappa: float = Field(50.0, gt=0, description="Local softmax's scale on captions.")
     captions: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Encoded captions to train on, chosen by seed; by default all."
+        None, description="Captions to train on, chosen by seed; by default all that are left."
+    )
+    held_out: float = Field(
+        0.02, ge=0, le=0.5, description="Share of captions kept back, to choose thresholds by."
     )
     loss: Literal["ranking", "bce", "asl"] = Field(
         "ranking", description="Loss of each branch's scores."

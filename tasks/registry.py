@@ -26,6 +26,7 @@ from tasks.outcome import Outcome
 from tasks.profile import Profile
 from tasks.store import ROOT
 from tasks.tagger import write_tagger
+from tasks.thresholds import THRESHOLDS
 from tasks.track import Run, tracking_uri
 
 LOG = logging.getLogger("tai")
@@ -42,7 +43,7 @@ SIGNATURE: Final = ModelSignature(
     outputs=Schema(
         [ColSpec(Array(Object([Property("label", "string"), Property("score", "double")])), "tags")]
     ),
-    params=ParamSchema([ParamSpec("top", "long", 5)]),
+    params=ParamSchema([ParamSpec("top", "long", 0)]),
 )
 
 
@@ -63,8 +64,13 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
     versions = _versions(run.client, name)
     known = [each for each in versions if each.tags.get("prompts") == trained.digest]
     if not known:
+        chosen = outcome.thresholds
+        thresholds = chosen.file(THRESHOLDS) if chosen else None
         with tempfile.TemporaryDirectory() as folder:
-            save_model(trained.folder, profile.images[0].kappa, Path(folder))
+            write_tagger(
+                trained.folder, profile.images[0].kappa, thresholds, Path(folder) / "tagger"
+            )
+            save_model(Path(folder))
             run.client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
         source = f"{run.client.get_run(run.run_id).info.artifact_uri}/{MODEL}"
         known = [run.client.create_model_version(name, source, run.run_id, tags=tags)]
@@ -131,14 +137,13 @@ def tagger_folder(model: str) -> Path:
     return Path(folder)
 
 
-def save_model(trained: Path, kappa: float, out: Path) -> None:
-    """Write an MLflow model of a train stage's prompts to `out`/model, with code and all files."""
-    write_tagger(trained, kappa, out / "tagger")
+def save_model(folder: Path) -> None:
+    """Write an MLflow model of the tagger in `folder`/tagger to `folder`/model, with its code."""
     mlflow.pyfunc.save_model(
-        out / MODEL,
+        folder / MODEL,
         python_model=str(ROOT / "tasks" / "served.py"),
-        artifacts={"tagger": str(out / "tagger")},
-        code_paths=[str(ROOT / folder) for folder in ("tasks", "models", "sql")],
+        artifacts={"tagger": str(folder / "tagger")},
+        code_paths=[str(ROOT / package) for package in ("tasks", "models", "sql")],
         signature=SIGNATURE,
         input_example=_example(),
         pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],

@@ -93,6 +93,7 @@ def write_report(
         "labelled": [words.spans_of(row["text"], row["spans"]) for row in examples],
         "answers": answers,
         "charts": drawn,
+        "thresholds": _thresholds(outcome),
         "steps": account.account_of(outcome),
         "command": command,
         "stages": [
@@ -176,6 +177,18 @@ def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]
         "missing": ours.counts["images/without_score"],
         "missing_last": ours.figures.get("mAP_missing_last/merged"),
         "rejects": rejects.to_pylist(),
+    }
+
+
+def _thresholds(outcome: Outcome) -> dict[str, Any] | None:
+    """How good decisions are by thresholds that held-out captions chose."""
+    if outcome.thresholds is None:
+        return None
+    figures, counts = outcome.thresholds.figures, outcome.thresholds.counts
+    return {
+        "captions": counts["captions/held_out"],
+        "cf1": figures["CF1/threshold"],
+        "of1": figures["OF1/threshold"],
     }
 
 

@@ -12,7 +12,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from tasks.errors import InputError
-from tasks.tagger import Tagger, highest, load_tagger
+from tasks.tagger import Tagger, load_tagger
 
 
 class Served(PythonModel):
@@ -32,7 +32,7 @@ class Served(PythonModel):
         Args:
             context: unused; MLflow hands it over.
             model_input: columns `path` or `image`, one of the two filled in a row.
-            params: `top`, the number of tags.
+            params: `top`, the number of tags; 0 for every class above its threshold.
 
         Raises:
             InputError: a row has no image, or one that cannot be read.
@@ -45,8 +45,8 @@ class Served(PythonModel):
                 raise InputError(f"row {number}: {image}")
             images.append(image)
         scores = self.tagger.scores(images)
-        top = int((params or {}).get("top", 5))
-        return pd.DataFrame({"tags": [highest(row, self.tagger.classes, top) for row in scores]})
+        top = int((params or {}).get("top", 0)) or None
+        return pd.DataFrame({"tags": [self.tagger.tags(row, top) for row in scores]})
 
 
 def _sources(rows: pd.DataFrame) -> list[Path | bytes]:

@@ -6,7 +6,7 @@ Outputs are cached by content in `tasks.store`, so Prefect's own result cache is
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -253,13 +253,16 @@ def train_prompts(
     def work(out: Path) -> Result:
         loaded = load(profile)
         captions = stored.open_captions(features.folder, vocabulary.classes, loaded.backbone)
+        rows, _ = train.split_captions(
+            len(captions), templates_in(features), profile.train, profile.seed
+        )
         card = {
             "method": "TaI-DPT (Guo et al., CVPR 2023), last epoch",
             "backbone": profile.backbone.model_dump(),
             "random_weights": loaded.random_weights,
             "train": profile.train.model_dump(),
             "seed": profile.seed,
-            "captions": len(captions),
+            "captions": len(rows),
             "features": features.digest,
         }
         figures = train.write_prompts(
@@ -271,8 +274,10 @@ def train_prompts(
             seed=profile.seed,
             card=card,
             on_epoch=on_epoch,
+            rows=rows,
         )
-        return Result({"captions": len(captions)}, figures)
+        counts = {"captions": len(rows), "captions/held_out": len(captions) - len(rows)}
+        return Result(counts, figures)
 
     stage = run_stage(
         "train",
@@ -374,6 +379,46 @@ def evaluate(
     )
 
 
+@task(name="thresholds", cache_policy=NO_CACHE)
+def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> Outcome:
+    """The outcome with thresholds on the first image set, where captions were held out."""
+    from tasks import features as stored
+    from tasks import thresholds, train
+
+    trained, features = outcome.trained.get("tai-dpt"), outcome.features
+    if trained is None or features is None or not trained.counts["captions/held_out"]:
+        return outcome
+    evaluation = outcome.evaluations["tai-dpt"][profile.images[0].name]
+
+    def work(out: Path) -> Result:
+        backbone = load(profile).backbone
+        captions = stored.open_captions(features.folder, vocabulary.classes, backbone)
+        _, rows = train.split_captions(
+            len(captions), templates_in(features), profile.train, profile.seed
+        )
+        prompts, kappa = train.read_prompts(trained.folder), profile.train.kappa
+        held_out = thresholds.caption_scores(captions, rows, prompts, backbone, kappa)
+        return Result(*thresholds.write_thresholds(held_out, evaluation, vocabulary.classes, out))
+
+    stage = run_stage(
+        "thresholds",
+        inputs={
+            "features": features.digest,
+            "prompts": trained.digest,
+            "evaluation": evaluation.digest,
+            "backbone": _backbone_identity(profile),
+        },
+        parameters={
+            "held_out": profile.train.held_out,
+            "kappa": profile.train.kappa,
+            "seed": profile.seed,
+        },
+        code=thresholds.CODE,
+        work=work,
+    )
+    return replace(outcome, thresholds=stage)
+
+
 @task(name="report", cache_policy=NO_CACHE)
 def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: str) -> Stage:
     """The page that shows a finished run."""
@@ -400,7 +445,7 @@ def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: 
 
 
 @task(name="predict", cache_policy=NO_CACHE, task_run_name="predict {images}")
-def tag_folder(images: str, model: str, top: int, out: str) -> Path:
+def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     """Tags of a folder's images, copied to `out`; returns the page of them."""
     import torch
 
@@ -435,9 +480,9 @@ def tag_folder(images: str, model: str, top: int, out: str) -> Path:
     return results / predict.PAGE
 
 
-def check_prediction(images: str, top: int) -> list[str]:
+def check_prediction(images: str, top: int | None) -> list[str]:
     """Files of a folder to be tagged, looked at before any work starts."""
-    if top < 1:
+    if top is not None and top < 1:
         raise InputError(f"top {top}: expected at least one tag per image")
     entries = image_sets.read_image_set("folder", None, Path(images).absolute())
     return [entry.file for entry in entries]
@@ -448,6 +493,11 @@ def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.Imag
     return image_sets.read_image_set(
         image_set.form, profile.path(image_set.annotations), profile.path(image_set.folder)
     )
+
+
+def templates_in(features: Stage) -> int:
+    """How many of an encode stage's captions are class templates: its last ones."""
+    return features.counts.get("captions/templates", 0)
 
 
 def device(profile: Profile) -> str:

@@ -21,6 +21,7 @@ from tasks.store import write_whole
 from tasks.train import CARD, PROMPTS, read_prompts
 
 CODE: Final = ("tasks/tagger.py", "models/tai_dpt.py", "models/scoring.py", "models/backbone.py")
+TOP: Final = 3
 KAPPA: Final = 40.0
 """Local softmax's scale on images where the prompts' card says nothing (METHODS 1)."""
 
@@ -34,6 +35,20 @@ class Tagger:
     """[2, C, d] global and local."""
     classes: tuple[str, ...]
     kappa: float
+    thresholds: torch.Tensor | None
+    """[C] scores from which on a class is said to be there; None if no captions were held out."""
+
+    def tags(self, scores: torch.Tensor, top: int | None) -> list[dict[str, Any]]:
+        """Classes of an image with scores [C], best first, as label and score.
+
+        The `top` highest, or all above their thresholds; 3 where neither is given.
+        """
+        order = scores.argsort(descending=True)
+        if top is None and self.thresholds is not None:
+            chosen = [c for c in order.tolist() if scores[c] > self.thresholds[c]]
+        else:
+            chosen = order[: top or TOP].tolist()
+        return [{"label": self.classes[c], "score": float(scores[c])} for c in chosen]
 
     def scores(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Merged scores [N, C] of images [3, R, R] as `read_image` makes them."""
@@ -79,11 +94,15 @@ def load_tagger(folder: Path, device: str) -> Tagger:
             f"{folder / PROMPTS}: prompts of shape {tuple(prompts.shape)}; expected "
             f"{len(classes)} classes in the {loaded.backbone.dim} dimensions of {chosen['model']}"
         )
-    return Tagger(loaded, prompts, classes, float(card.get("kappa", KAPPA)))
+    thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
+    return Tagger(loaded, prompts, classes, float(card.get("kappa", KAPPA)), thresholds)
 
 
-def write_tagger(trained: Path, kappa: float, out: Path) -> None:
-    """Copy a train stage's prompts, and all else that they need to work elsewhere, to `out`."""
+def write_tagger(trained: Path, kappa: float, thresholds: Path | None, out: Path) -> None:
+    """Copy a train stage's prompts, and all else that they need to work elsewhere, to `out`.
+
+    `thresholds` is a file of scores by class.
+    """
     out.mkdir(parents=True, exist_ok=True)
     card: dict[str, Any] = json.loads((trained / CARD).read_text(encoding="utf-8"))
     shutil.copyfile(trained / PROMPTS, out / PROMPTS)
@@ -93,14 +112,10 @@ def write_tagger(trained: Path, kappa: float, out: Path) -> None:
             shutil.copyfile(source, out / source.name)
             card["backbone"][field] = source.name
     card["kappa"] = kappa
+    if thresholds:
+        by_class = json.loads(thresholds.read_text(encoding="utf-8"))
+        card["thresholds"] = [by_class[label] for label in card["classes"]]
     write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-
-
-def highest(scores: torch.Tensor, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """The `count` highest classes of an image's scores [C], best first, as label and score."""
-    top = scores.topk(min(count, len(classes)))
-    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return [{"label": classes[index], "score": score} for index, score in pairs]
 
 
 def _read(source: Path | bytes, preprocess: Any) -> torch.Tensor | str:

@@ -54,10 +54,12 @@ def write_prompts(
     seed: int,
     card: Mapping[str, Any],
     on_epoch: OnEpoch,
+    rows: torch.Tensor | None = None,
 ) -> dict[str, float]:
     """Tune TaI-DPT's prompts by SGD and write them, their card and their history to `folder`.
 
-    The last epoch is kept. A checkpoint in `folder` is gone on from, with the same final bytes.
+    Captions are all trained on, or those of `rows`. The last epoch is kept. A checkpoint in
+    `folder` is gone on from, with the same final bytes.
 
     Returns:
         Figures: last loss, steps per second.
@@ -85,7 +87,7 @@ def write_prompts(
         kappa=settings.kappa,
         loss=loss_on_cosines(settings.loss, margin=settings.margin, scale=settings.scale),
     )
-    rows = _chosen(len(features), settings.captions, seed)
+    rows = torch.arange(len(features)) if rows is None else rows
     steps = math.ceil(len(rows) / settings.batch)
     momentum = torch.zeros_like(learner.context)
     optimiser = torch.optim.SGD(
@@ -138,12 +140,17 @@ def write_prompts(
     return {"loss/train": history[-1]["loss/train"], "steps_per_s": round(progress.rate, 3)}
 
 
-def _chosen(captions: int, wanted: int | None, seed: int) -> torch.Tensor:
-    """Rows of the captions that are trained on; fewer ones are a subset of more, by seed."""
-    if wanted is None:
-        return torch.arange(captions)
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(captions, generator=generator)[:wanted].sort().values
+def split_captions(
+    captions: int, templates: int, settings: TrainSettings, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to train on and rows held out, of encoded captions that end with some templates.
+
+    Templates are always trained on. Fewer captions to train on are a subset of more, by seed.
+    """
+    order = torch.randperm(captions - templates, generator=torch.Generator().manual_seed(seed))
+    held_out, left = order.tensor_split([round(settings.held_out * len(order))])
+    chosen = torch.cat([left[: settings.captions], torch.arange(len(order), captions)])
+    return chosen.sort().values, held_out.sort().values
 
 
 def read_prompts(folder: Path) -> torch.Tensor:

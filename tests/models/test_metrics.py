@@ -17,6 +17,7 @@ from sklearn.metrics import (
 
 from models.metrics import (
     average_precisions,
+    best_thresholds,
     bootstrap_maps,
     f1_scores,
     interval,
@@ -173,3 +174,18 @@ def test_precision_at_recall_is_the_best_of_scikit_learns_curve(
             expected[at] += precision[:-1][recall[:-1] >= level - 1e-9].max() / 3
     found = mean_precision_at_recall(scores, labels, levels=11)
     assert found.tolist() == pytest.approx(expected.tolist())
+
+
+@settings(max_examples=30, deadline=None)
+@given(images=st.integers(1, 20), seed=st.integers(0, 999), levels=st.sampled_from([None, 1, 0]))
+def test_no_threshold_has_a_higher_f1(images: int, seed: int, levels: int | None) -> None:
+    scores, labels = made(images, 3, seed, levels=levels)
+    found = best_thresholds(scores, labels)
+    for c in range(3):
+        positive = (labels[:, c] == 1).numpy()
+        if not positive.any():
+            assert math.isnan(float(found[c]))
+            continue
+        tried = [*scores[:, c].tolist(), float(scores[:, c].min()) - 1]
+        best = max(f1_score(positive, (scores[:, c] > each).numpy()) for each in tried)
+        assert f1_score(positive, (scores[:, c] > found[c]).numpy()) == pytest.approx(best)

@@ -62,7 +62,7 @@ description = "<i>hostile</i>"
 data = {json.dumps(str(root))}
 vocabulary = "vocabulary.csv"
 backbone = {{model = {json.dumps(str(root / "clip.json"))}}}
-train = {{contexts = 2, epochs = 2, batch = 64}}
+train = {{contexts = 2, epochs = 2, batch = 64, held_out = 0.3}}
 sources = [{{source = "mine", form = "table", path = "captions.csv"}}]
 images = [{{name = "mine", form = "folder", annotations = "labels.csv", folder = "images"}}]
 """
@@ -108,7 +108,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TAI_HOME", str(root / "home"))
         profile = load_profile(str(root / "data" / "hostile.toml"))
         vocabulary = stages.check.fn(profile)
-        stage = stages.report.fn(profile, vocabulary, whole_run(profile), "python -m <flows> & co")
+        outcome = stages.choose_thresholds.fn(profile, vocabulary, whole_run(profile))
+        assert outcome.thresholds is not None
+        stage = stages.report.fn(profile, vocabulary, outcome, "python -m <flows> & co")
         yield stage.file("index.html")
 
 

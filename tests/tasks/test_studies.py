@@ -7,7 +7,6 @@ import pytest
 from tasks import studies
 from tasks.errors import InputError
 from tasks.profile import load_profile
-from tasks.train import _chosen
 
 
 @pytest.mark.parametrize("name", list(studies.STUDIES))
@@ -29,15 +28,6 @@ def test_an_unknown_study_is_named() -> None:
     assert len(studies.chosen_studies([])) == len(studies.STUDIES)
     with pytest.raises(InputError, match="study 'lenght' is unknown: there are losses"):
         studies.chosen_studies(["lenght"])
-
-
-def test_fewer_captions_are_a_subset_of_more() -> None:
-    few, more = set(_chosen(100, 10, 3).tolist()), set(_chosen(100, 40, 3).tolist())
-    assert len(few) == 10
-    assert few < more
-    assert _chosen(100, 10, 4).tolist() != _chosen(100, 10, 3).tolist()
-    assert _chosen(5, None, 3).tolist() == [0, 1, 2, 3, 4]
-    assert _chosen(5, 99, 3).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_tables_and_pages_have_every_variant() -> None:

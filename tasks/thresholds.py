@@ -1,0 +1,87 @@
+"""Thresholds stage: from which score on a class is said to be on an image, learned from captions.
+
+Captions score higher than images do, so a cosine that divides captions divides no images. What is
+carried over is how far a threshold lies from a class's mean score, in standard deviations: it is
+chosen on held-out captions (highest F1), and set on images by their own mean and deviation, for
+which no label is needed. A class that no held-out caption names takes the median of the others.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+import torch
+
+from models.backbone import Backbone
+from models.metrics import best_thresholds, f1_scores
+from models.scoring import global_scores, merged_scores, packed_local_scores
+from tasks.encode import stores_projection
+from tasks.evaluate import SCORES, label_matrix, scores_of
+from tasks.features import Captions
+from tasks.store import Stage, write_whole
+
+CODE: Final = ("tasks/thresholds.py", "models/metrics.py", "models/scoring.py")
+THRESHOLDS: Final = "thresholds.json"
+CAPTIONS_PER_BATCH: Final = 512
+
+
+@torch.inference_mode()
+def caption_scores(
+    captions: Captions, rows: torch.Tensor, prompts: torch.Tensor, backbone: Backbone, kappa: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Merged scores [N, C] and labels [N, C] of captions, in an order of their own."""
+    projection = None if stores_projection(backbone) else backbone.projection
+    scores, labels = [], []
+    prompts = prompts.to(backbone.device)
+    for some in rows.split(CAPTIONS_PER_BATCH):
+        batch = captions.batch(some, backbone.device)
+        of_global = global_scores(batch.global_, prompts[0])
+        of_local = packed_local_scores(batch.tokens, prompts[1], projection, kappa)
+        scores.append(merged_scores(of_global, of_local).cpu())
+        labels.append(batch.labels.cpu())
+    return torch.cat(scores), torch.cat(labels)
+
+
+def deviations(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """[C] best thresholds of captions, in standard deviations above each class's mean score."""
+    best = (best_thresholds(scores, labels) - scores.mean(dim=0)) / _spread(scores)
+    return torch.where(best.isnan(), best.nanmedian(), best)
+
+
+def image_thresholds(scores: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
+    """[C] thresholds on images, from their scores [N, C] and the captions' deviations."""
+    return scores.double().mean(dim=0) + deviations * _spread(scores)
+
+
+def write_thresholds(
+    held_out: tuple[torch.Tensor, torch.Tensor],
+    evaluation: Stage,
+    classes: tuple[str, ...],
+    out: Path,
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Write thresholds on images by class; how good they are is measured with the true labels.
+
+    Args:
+        held_out: merged scores and labels of held-out captions, both [N, C].
+        evaluation: scores of the image set by whose mean and deviation thresholds are set.
+        classes: names of the C classes.
+        out: folder to write thresholds.json to.
+
+    Returns:
+        Counts and the metrics CF1/threshold and OF1/threshold in percent.
+
+    """
+    scores = scores_of(evaluation)
+    found = image_thresholds(scores, deviations(*held_out))
+    listed = pq.read_table(evaluation.file(SCORES), columns=["classes", "ignored"])
+    quality = f1_scores(scores > found, label_matrix(listed, classes))
+    by_class = dict(zip(classes, found.tolist(), strict=True))
+    write_whole(out / THRESHOLDS, json.dumps(by_class, indent=2, ensure_ascii=False) + "\n")
+    named = int(held_out[1].any(dim=0).sum())
+    counts = {"captions/held_out": len(held_out[0]), "classes/named": named}
+    return counts, {"CF1/threshold": quality.per_class, "OF1/threshold": quality.overall}
+
+
+def _spread(scores: torch.Tensor) -> torch.Tensor:
+    return scores.double().std(dim=0, correction=0).clamp(min=1e-12)
