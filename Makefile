@@ -32,7 +32,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
-BENCHMARKS := step encode score end_to_end labels ingest refresh
+BENCHMARKS := step encode score end_to_end labels ingest refresh image_sets
 bench: .venv/installed
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 

@@ -118,7 +118,7 @@ def page(candidates: Sequence[Candidate], found: Sequence[Verdict]) -> str:
             [row[0] for row in drawn],
             [row[1] for row in drawn],
             [row[2] for row in drawn],
-            (candidates[0].name, candidates[-1].name),
+            ("first run", "last run"),
         )
         better = sum(row[3] > 0 for row in rows)
         told = f"AP by class: {better} of {len(rows)} are better in {candidates[-1].name}"

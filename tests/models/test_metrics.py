@@ -53,7 +53,7 @@ def scikit(
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     images=st.integers(1, 40), seed=st.integers(0, 9999), levels=st.sampled_from([None, 2, 1, 0])
 )
