@@ -92,11 +92,13 @@ def _ap_chart(outcome: Outcome, method: str, name: str) -> dict[str, Any]:
     after = [float(row["AP/merged"]) for row in common]
     gains = [value - before[label] for label, value in zip(labels, after, strict=True)]
     better = sum(gain > 0 for gain in gains)
+    is_cut = len(labels) < len(tables[method])
+    which = f"the {len(labels)} classes that most images show" if is_cut else "every class"
     return {
         "title": "Class by class",
-        "explanation": f"AP of {len(labels)} classes. {better} of them got better than zero-shot "
-        f"CLIP; the largest gain is {labels[int(np.argmax(gains))]}'s, {max(gains):+.1f}, the "
-        f"smallest {labels[int(np.argmin(gains))]}'s, {min(gains):+.1f}.",
+        "explanation": f"AP of {which}. {better} of them got better than zero-shot CLIP; the "
+        f"largest gain is {labels[int(np.argmax(gains))]}'s, {max(gains):+.1f}, the largest loss "
+        f"{labels[int(np.argmin(gains))]}'s, {min(gains):+.1f}.",
         "svg": pages.picture(
             pictures.ap_by_class(
                 labels, [before[label] for label in labels], after, (BASELINE, method)

@@ -193,7 +193,8 @@ def _verdict(images: str, candidates: Sequence[Candidate]) -> Verdict:
         )
         gain: tuple[float | None, float | None, float | None] = (None, None, None)
         if number and maps:
-            gain = (value - scores[0].value, *interval(maps[number] - maps[0]))
+            lead = value - scores[0].value
+            gain = (lead, *interval(maps[number] - maps[0], lead))
         scores.append(Score(candidate.name, value, low, high, *gain))
     return Verdict(images, tuple(scores), _winner(scores, maps))
 
@@ -207,7 +208,7 @@ def _winner(scores: Sequence[Score], maps: Sequence[torch.Tensor]) -> str:
             f"{scores[best].name} has the highest mAP, but the runs were not measured on the same "
             "images, labels and classes, so no run wins."
         )
-    low, high = interval(maps[best] - maps[second])
+    low, high = interval(maps[best] - maps[second], lead)
     told = f"{lead:.2f} points above {scores[second].name}, 95 % interval {low:+.2f} to {high:+.2f}"
     if low > 0:
         return f"{scores[best].name} wins: {told}."

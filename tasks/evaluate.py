@@ -112,8 +112,9 @@ def write_scores(
         precisions = {branch: _precisions(scores[branch], scored, classes) for branch in BRANCHES}
         metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in scores}
         for branch, of_branch in scores.items():
-            low_high = interval(_bootstrap(of_branch, scored, classes))
-            metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"] = low_high
+            maps = _bootstrap(of_branch, scored, classes)
+            low, high = interval(maps, metrics[f"mAP/{branch}"])
+            metrics |= {f"mAP_low/{branch}": low, f"mAP_high/{branch}": high}
             if unscored.num_rows:
                 full = _precisions(of_branch, scored, classes, last=unscored)
                 metrics[f"mAP_missing_last/{branch}"] = mean_average_precision(full)

@@ -140,8 +140,9 @@ def _headline(
         both = {"ours": scored.scores, "before": scores_of(outcome.evaluations[BASELINE][name])}
         maps = bootstrap_maps(both, scored.labels)
         before = outcome.evaluations[BASELINE][name].figures["mAP/merged"]
-        low, high = interval(maps["ours"] - maps["before"])
-        headline |= {"gain": figures["mAP/merged"] - before, "gain_low": low, "gain_high": high}
+        gain = figures["mAP/merged"] - before
+        low, high = interval(maps["ours"] - maps["before"], gain)
+        headline |= {"gain": gain, "gain_low": low, "gain_high": high}
     return headline
 
 

@@ -1,9 +1,9 @@
 """Thresholds stage: from which score on a class is said to be on an image, learned from captions.
 
-Captions score higher than images do, so a cosine that divides captions divides no images. What is
-carried over is how far a threshold lies from a class's mean score, in standard deviations: it is
-chosen on held-out captions (highest F1), and set on images by their own mean and deviation, for
-which no label is needed. A class that no held-out caption names takes the median of the others.
+Captions score higher than images do and lie further apart, so a cosine that divides captions
+divides no images. What is carried over is how often one decides for a class: scores are
+standardised by class, held-out captions choose the one threshold of highest F1, and on images the
+threshold stands where as large a share of all scores lies above it. No image's label is needed.
 """
 
 import json
@@ -43,15 +43,19 @@ def caption_scores(
     return torch.cat(scores), torch.cat(labels)
 
 
-def deviations(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """[C] best thresholds of captions, in standard deviations above each class's mean score."""
-    best = (best_thresholds(scores, labels) - scores.mean(dim=0)) / _spread(scores)
-    return torch.where(best.isnan(), best.nanmedian(), best)
+def decision_rate(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of the standardised scores [N, C] that lie above the one threshold of highest F1."""
+    standard = _standardised(scores).reshape(-1, 1)
+    best = best_thresholds(standard, labels.reshape(-1, 1).int())
+    return float((standard > best).double().mean())
 
 
-def image_thresholds(scores: torch.Tensor, deviations: torch.Tensor) -> torch.Tensor:
-    """[C] thresholds on images, from their scores [N, C] and the captions' deviations."""
-    return scores.double().mean(dim=0) + deviations * _spread(scores)
+def image_thresholds(scores: torch.Tensor, rate: float) -> torch.Tensor:
+    """[C] thresholds above which a share `rate` of scores [N, C], standardised by class, lies."""
+    standard = _standardised(scores).flatten()
+    place = min(max(round((1 - rate) * len(standard)), 1), len(standard))
+    mean, spread = _moments(scores)
+    return mean + standard.kthvalue(place).values * spread
 
 
 def write_thresholds(
@@ -64,7 +68,7 @@ def write_thresholds(
 
     Args:
         held_out: merged scores and labels of held-out captions, both [N, C].
-        evaluation: scores of the image set by whose mean and deviation thresholds are set.
+        evaluation: scores of the image set on which the thresholds are set.
         classes: names of the C classes.
         out: folder to write thresholds.json to.
 
@@ -73,15 +77,21 @@ def write_thresholds(
 
     """
     scores = scores_of(evaluation)
-    found = image_thresholds(scores, deviations(*held_out))
+    found = image_thresholds(scores, decision_rate(*held_out))
     listed = pq.read_table(evaluation.file(SCORES), columns=["classes", "ignored"])
     quality = f1_scores(scores > found, label_matrix(listed, classes))
     by_class = dict(zip(classes, found.tolist(), strict=True))
     write_whole(out / THRESHOLDS, json.dumps(by_class, indent=2, ensure_ascii=False) + "\n")
-    named = int(held_out[1].any(dim=0).sum())
-    counts = {"captions/held_out": len(held_out[0]), "classes/named": named}
+    counts = {"captions/held_out": len(held_out[0])}
     return counts, {"CF1/threshold": quality.per_class, "OF1/threshold": quality.overall}
 
 
-def _spread(scores: torch.Tensor) -> torch.Tensor:
-    return scores.double().std(dim=0, correction=0).clamp(min=1e-12)
+def _standardised(scores: torch.Tensor) -> torch.Tensor:
+    mean, spread = _moments(scores)
+    return (scores.double() - mean) / spread
+
+
+def _moments(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation [C] of scores [N, C], by class."""
+    exact = scores.double()
+    return exact.mean(dim=0), exact.std(dim=0, correction=0).clamp(min=1e-12)

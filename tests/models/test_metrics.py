@@ -110,7 +110,8 @@ def test_the_bootstrap_is_seeded_paired_and_covers_the_truth() -> None:
     for sample in range(60):
         rows = torch.randperm(4000, generator=torch.Generator().manual_seed(sample))[:200]
         maps = bootstrap_maps({"a": scores[rows]}, labels[rows], resamples=200, seed=sample)["a"]
-        low, high = interval(maps)
+        estimate = mean_average_precision(average_precisions(scores[rows], labels[rows]))
+        low, high = interval(maps, estimate)
         inside += low <= truth <= high
     assert 50 <= inside <= 60
     both = bootstrap_maps({"a": scores, "b": scores}, labels, resamples=20, seed=1)
@@ -119,8 +120,9 @@ def test_the_bootstrap_is_seeded_paired_and_covers_the_truth() -> None:
     assert not both["a"].equal(bootstrap_maps({"x": scores}, labels, resamples=20, seed=2)["x"])
 
 
-def test_the_interval_is_the_middle_95_percent() -> None:
-    assert interval(torch.arange(201).float()) == pytest.approx((5.0, 195.0))
+def test_the_interval_is_the_middle_95_percent_around_the_estimate() -> None:
+    assert interval(torch.arange(201).float(), 100.0) == pytest.approx((5.0, 195.0))
+    assert interval(torch.arange(201).float(), 90.0) == pytest.approx((-5.0, 185.0))
 
 
 @settings(max_examples=30, deadline=None)

@@ -41,7 +41,9 @@ def candidate(
     pq.write_table(pa.table(columns), folder / "scores.parquet")
     pyarrow.csv.write_csv(pa.table({"class": CLASSES}), folder / "ap.csv")
     precisions = average_precisions(scores, truth)
-    low, high = interval(bootstrap_maps({"x": scores}, truth)["x"])
+    low, high = interval(
+        bootstrap_maps({"x": scores}, truth)["x"], mean_average_precision(precisions)
+    )
     return Candidate(
         run_id=name,
         name=name,

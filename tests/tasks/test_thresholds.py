@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.metrics import f1_scores
 from tasks.profile import TrainSettings
-from tasks.thresholds import deviations, image_thresholds
+from tasks.thresholds import decision_rate, image_thresholds
 from tasks.train import split_captions
 
 
@@ -35,18 +37,21 @@ def test_fewer_captions_are_a_subset_of_more_and_none_is_held_out() -> None:
 
 def test_thresholds_survive_another_mean_and_scale() -> None:
     generator = torch.Generator().manual_seed(0)
-    labels = torch.rand(2000, 3, generator=generator) < torch.tensor([0.1, 0.3, 0.5])
+    labels = torch.rand(2000, 3, generator=generator) < 0.3
     scores = labels * 6.0 + torch.randn(2000, 3, generator=generator)
     # images score lower and closer together than captions, as with CLIP
     images = scores * torch.tensor([0.01, 0.02, 0.03]) + torch.tensor([0.1, 0.2, 0.3])
-    found = image_thresholds(images, deviations(scores, labels))
+    rate = decision_rate(scores, labels)
+    assert rate == pytest.approx(float(labels.float().mean()), abs=0.01)
+    found = image_thresholds(images, rate)
     quality = f1_scores(images > found, labels)
     assert quality.overall > 99
     assert quality.overall == pytest.approx(f1_scores(scores > 3.0, labels).overall, abs=0.5)
 
 
-def test_a_class_that_no_caption_names_takes_the_median() -> None:
-    scores = torch.tensor([[1.0, 1.0, 1.0, 5.0], [0.0, 0.0, 0.0, 4.0], [0.0, 0.5, 0.0, 9.0]])
-    labels = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 0]])
-    found = deviations(scores, labels)
-    assert float(found[3]) == pytest.approx(float(found[:3].median()))
+@settings(max_examples=25, deadline=None)
+@given(images=st.integers(10, 40), seed=st.integers(0, 99), rate=st.floats(0, 1))
+def test_as_large_a_share_lies_above_as_is_asked_for(images: int, seed: int, rate: float) -> None:
+    scores = torch.randn(images, 3, generator=torch.Generator().manual_seed(seed))
+    above = float((scores > image_thresholds(scores, rate)).double().mean())
+    assert above == pytest.approx(rate, abs=1 / (3 * images) + 1e-9)
