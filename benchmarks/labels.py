@@ -53,26 +53,32 @@ def against_nltk(texts: Sequence[str], vocabulary: Vocabulary, folder: Path) -> 
     write_labels([folder / "few.parquet"], vocabulary, folder / "few-labels.parquet")
     loop = Loop(vocabulary, texts)
     by_loop: list[set[str]] = []
-    loop_s = sql_s = 0.0
+    loop_s = sql_s = loop_cpu = sql_cpu = 0.0
     # the loop's half before and its half after, so that both meet the same machine
     for half in (texts[: LOOPED // 2], texts[LOOPED // 2 : LOOPED]):
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         by_loop += [loop.label(text) for text in half]
         loop_s += time.perf_counter() - start
+        loop_cpu += time.process_time() - cpu
         if not sql_s:
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             write_labels([folder / "many.parquet"], vocabulary, folder / "many-labels.parquet")
             sql_s = time.perf_counter() - start
+            sql_cpu = time.process_time() - cpu
     by_sql = dict(labels_of(folder / "few-labels.parquet"))
     pairs = [(by_sql.get(f"c/{place}", set()), found) for place, found in enumerate(by_loop)]
     common = sum(len(one & other) for one, other in pairs)
     loop_rate, sql_rate = len(by_loop) / loop_s, REPLICATED / sql_s
     print(f"the loop: {', '.join(loop.parts)}, phrase look-up; {len(by_loop):,} captions")
-    print(f"NLTK loop {loop_rate:>12,.0f} captions/s\nSQL       {sql_rate:>12,.0f} captions/s")
+    loop_core, sql_core = len(by_loop) / loop_cpu, REPLICATED / sql_cpu
+    print(f"{'':10}{'captions/s':>12}{'a core, busy':>14}")
+    print(f"NLTK loop {loop_rate:>12,.0f}{loop_core:>14,.0f}")
+    print(f"SQL       {sql_rate:>12,.0f}{sql_core:>14,.0f}")
     return {
         "nltk_per_s": round(loop_rate),
         "sql_per_s": round(sql_rate),
         "ratio": round(sql_rate / loop_rate, 1),
+        "ratio_of_cores": round(sql_core / loop_core, 1),
         "same_classes": round(sum(a == b for a, b in pairs) / len(pairs), 4),
         "common_of_nltk": round(common / max(1, sum(len(b) for _, b in pairs)), 4),
         "common_of_sql": round(common / max(1, sum(len(a) for a, _ in pairs)), 4),
@@ -82,7 +88,7 @@ def against_nltk(texts: Sequence[str], vocabulary: Vocabulary, folder: Path) -> 
 def growth(file: Path | None, sizes: Sequence[int]) -> list[dict[str, float]]:
     """Seconds and peak memory of labelling, each size in a process of its own."""
     rows = []
-    print(f"{'captions':>12} {'seconds':>9} {'per s':>9} {'peak MB':>8}")
+    print(f"{'captions':>12} {'seconds':>9} {'CPU s':>7} {'per s':>9} {'peak MB':>8}")
     for size in sizes:
         command = [sys.executable, "-m", "benchmarks.labels", "--only", str(size)]
         command += ["--captions", str(file)] if file else []
@@ -90,7 +96,8 @@ def growth(file: Path | None, sizes: Sequence[int]) -> list[dict[str, float]]:
         row = json.loads(done.stdout.splitlines()[-1])
         rows.append(row)
         print(
-            f"{size:>12,} {row['seconds']:>9.1f} {row['per_s']:>9,} {row['peak_mb']:>8,}",
+            f"{size:>12,} {row['seconds']:>9.1f} {row['cpu_seconds']:>7.1f} {row['per_s']:>9,} "
+            f"{row['peak_mb']:>8,}",
             flush=True,
         )
     return rows
@@ -99,11 +106,13 @@ def growth(file: Path | None, sizes: Sequence[int]) -> list[dict[str, float]]:
 def one_size(texts: Sequence[str], vocabulary: Vocabulary, size: int, folder: Path) -> None:
     """Label `size` captions and print a JSON line."""
     write_captions(texts, size, folder / "captions.parquet")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     counts, _ = write_labels([folder / "captions.parquet"], vocabulary, folder / "labels.parquet")
     seconds = time.perf_counter() - start
+    cpu = time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     row = {"captions": size, "seconds": round(seconds, 2), "per_s": round(size / seconds)}
+    row["cpu_seconds"] = round(cpu, 2)
     print(json.dumps(row | {"peak_mb": peak, "labelled": counts["captions/labelled"]}))
 
 

@@ -1,4 +1,4 @@
--- labels: one row per caption with at least one class, in the corpus's order.
+-- labels: one row per caption with at least one class.
 -- Spans are half-open, in code points of the caption's text. Numbers are gathered, then named.
 create or replace temp table labels as
 with gathered as (
@@ -33,5 +33,4 @@ select
     ) as spans
 from gathered
 inner join captions using (row)
-cross join names
-order by gathered.row;
+cross join names;
