@@ -49,9 +49,12 @@ def charts_of(
         }
     )
     if outcome.trained:
+        # two methods may use the same prompts: one line for both, in the headline's name
+        ordered = sorted(outcome.trained.items(), key=lambda found: found[0] == method)
+        last_of = {stage.digest: each for each, stage in ordered}
         histories = {
-            each: json.loads(stage.file(HISTORY).read_text())
-            for each, stage in outcome.trained.items()
+            each: json.loads(outcome.trained[each].file(HISTORY).read_text())
+            for each in last_of.values()
         }
         first, last = (histories[method][at]["loss/train"] for at in (0, -1))
         charts.append(
