@@ -35,7 +35,7 @@ def corpus(
         One row of counts per caption file.
 
     """
-    chosen = load_profile(profile, settings)
+    chosen = stages.make_world(load_profile(profile, settings))
     vocabulary = stages.check_captions(chosen)
     labelled = label_files(chosen)
     with track.run(f"corpus {chosen.name}") as run:

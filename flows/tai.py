@@ -14,6 +14,7 @@ from tasks import registry, stages, track
 from tasks.outcome import Outcome, found_again
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage, home
+from tasks.world.files import SHEET
 
 LOG = logging.getLogger("tai")
 BRANCHES = ("global", "local", "merged")
@@ -32,12 +33,15 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         path of the run's report.
 
     """
-    chosen = load_profile(profile, settings)
+    asked = load_profile(profile, settings)
+    chosen = stages.make_world(asked)
     vocabulary = stages.check(chosen)
     with track.run(track.run_name(chosen, settings)) as run:
         run.parameters(chosen.flat())
         run.config(chosen.model_dump(mode="json"))
         run.artifact(stages.vocabulary_path(chosen), "vocabulary")
+        if asked.world:
+            run.artifact(chosen.path(SHEET))
         if not chosen.backbone.pretrained:
             run.tag("warning", "random weights: scores mean nothing")
         corpora, labels = [], []
@@ -93,10 +97,14 @@ def _total(found: list[Stage]) -> dict[str, int]:
 def _table(evaluations: dict[str, dict[str, Stage]]) -> list[dict[str, Any]]:
     return [
         {"images": name, "method": method}
-        | {branch: round(stage.figures[f"mAP/{branch}"], 2) for branch in BRANCHES}
+        | {branch: _rounded(stage.figures.get(f"mAP/{branch}")) for branch in BRANCHES}
         for method, of_method in evaluations.items()
         for name, stage in of_method.items()
     ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _heading(profile: Profile) -> str:
@@ -113,9 +121,11 @@ def _print(result: dict[str, Any]) -> None:
     for column in result["map"][0]:
         shown.add_column(column, justify="right" if column in BRANCHES else "left")
     for row in result["map"]:
-        shown.add_row(*(str(value) for value in row.values()))
+        shown.add_row(*("" if value is None else str(value) for value in row.values()))
     console = Console()
     console.print(shown)
+    if any(row["method"] == "linear-probe" for row in result["map"]):
+        console.print("linear-probe, for scale, learned from the true labels of other images")
     console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
     console.print(track.tracking_uri(), soft_wrap=True)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from models.backbone import Backbone
+from models.linear_probe import LinearProbe
 from models.metrics import (
     F1,
     LARGEST_WEIGHTS,
@@ -80,6 +81,25 @@ def prompt_scorer(prompts: torch.Tensor, kappa: float) -> Scorer:
     return score
 
 
+def global_prompt_scorer(prompts: torch.Tensor) -> Scorer:
+    """TaI: the global ones of TaI-DPT's prompts [2, C, d]; each kind has a loss of its own."""
+
+    def score(features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        of_global = global_scores(features["pooled_plain"].float(), prompts[0])
+        return {"global": of_global, "merged": of_global}
+
+    return score
+
+
+def probe_scorer(probe: LinearProbe) -> Scorer:
+    """Logits of a linear probe, which looks at global and dense features at once."""
+
+    def score(features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"merged": probe.scores(features["pooled"].float(), features["dense"].float())}
+
+    return score
+
+
 def write_scores(
     entries: Path, images: Path, scorer: Scorer, vocabulary: Vocabulary, out: Path
 ) -> tuple[dict[str, int], dict[str, Any]]:
@@ -109,7 +129,7 @@ def write_scores(
     with tempfile.TemporaryDirectory(dir=out) as folder:
         scores = _score(images, scorer, (len(classes), scored.num_rows), Path(folder))
         top = _write_rows(scored, scores, classes, out)
-        precisions = {branch: _precisions(scores[branch], scored, classes) for branch in BRANCHES}
+        precisions = {branch: _precisions(scores[branch], scored, classes) for branch in scores}
         metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in scores}
         for branch, of_branch in scores.items():
             maps = _bootstrap(of_branch, scored, classes)
@@ -179,15 +199,15 @@ def _check_classes(listed: pa.Table, vocabulary: Vocabulary) -> None:
 def _score(
     images: Path, scorer: Scorer, shape: tuple[int, int], folder: Path
 ) -> dict[str, torch.Tensor]:
-    """Scores [C, N] of each branch, in memory-mapped files under `folder`."""
-    scores = {
-        branch: torch.from_numpy(np.memmap(folder / branch, np.float32, "w+", shape=shape))
-        for branch in BRANCHES
-    }
+    """Scores [C, N] of each branch that the scorer has, in memory-mapped files under `folder`."""
+    scores: dict[str, torch.Tensor] = {}
     start = 0
     for features in feature_batches(images):
         stop = start + len(features["pooled"])
         for branch, of_batch in scorer(features).items():
+            if branch not in scores:
+                file = np.memmap(folder / branch, np.float32, "w+", shape=shape)
+                scores[branch] = torch.from_numpy(file)
             scores[branch][:, start:stop] = of_batch.T
         start = stop
     return scores
@@ -204,14 +224,14 @@ def _write_rows(
 ) -> F1:
     """Write a row per image (what it shows, scores [C] by branch); F1 of its highest scores."""
     counts = torch.zeros(3, len(classes), dtype=torch.float64)
-    kinds = [pa.field(branch, pa.list_(pa.float32(), len(classes))) for branch in BRANCHES]
+    kinds = [pa.field(branch, pa.list_(pa.float32(), len(classes))) for branch in scores]
     schema = pa.schema([*scored.schema, *kinds])
     with pq.ParquetWriter(out / SCORES, schema, compression="zstd") as writer:
         for block in _blocks(scored.num_rows, len(classes)):
             rows = scored.slice(block.start, block.stop - block.start)
-            of_rows = {branch: scores[branch][:, block].T.contiguous() for branch in BRANCHES}
-            for branch in BRANCHES:
-                flat = pa.array(of_rows[branch].numpy().reshape(-1))
+            of_rows = {branch: of[:, block].T.contiguous() for branch, of in scores.items()}
+            for branch, of_branch in of_rows.items():
+                flat = pa.array(of_branch.numpy().reshape(-1))
                 column = pa.FixedSizeListArray.from_arrays(flat, len(classes))
                 rows = rows.append_column(branch, column)
             writer.write_table(rows.cast(schema))
@@ -271,7 +291,7 @@ def _write_ap_table(
 ) -> None:
     """One row per class: images that show it, and its AP in percent by branch."""
     columns: dict[str, Any] = {"class": list(classes), "positives": list(positives)}
-    for branch in BRANCHES:
+    for branch in precisions:
         values = (100 * precisions[branch]).tolist()
         columns[f"AP/{branch}"] = [None if math.isnan(value) else value for value in values]
     pyarrow.csv.write_csv(pa.table(columns), out / AP_TABLE)

@@ -30,7 +30,7 @@ FEATURES: Final = ("pooled", "pooled_plain", "dense")
 IMAGES_PER_BATCH: Final = 16
 IMAGES_PER_SHARD: Final = 1024
 IMAGES_PER_READ: Final = 128
-FEWEST_FOR_WORKERS: Final = 512
+FEWEST_FOR_WORKERS: Final = 2048
 """Below that many images, starting worker processes takes longer than they save."""
 MOST_WORKERS: Final = 8
 LARGEST_PIXELS: Final = 100_000_000

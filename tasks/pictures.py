@@ -37,7 +37,7 @@ COLOURS: Final = {
 }
 TEXT, FAINT, *SERIES = COLOURS
 # a method looks the same in every picture
-PLACES: Final = {"zero-shot": 0, "tai": 1, "tai-dpt": 2}
+PLACES: Final = {"zero-shot": 0, "tai": 1, "tai-dpt": 2, "linear-probe": 3}
 DASHES: Final = ((0, (1, 1)), (0, (4, 1.5)), (0, ()), (0, (6, 1, 1, 1)), (0, (2, 2)))
 STYLE: Final = {
     "svg.fonttype": "none",

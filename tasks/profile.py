@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tasks.errors import InputError
 
@@ -39,6 +39,17 @@ class CaptionSource(Settings):
     text_column: str = Field("text", description="Column that holds the caption (table only).")
     id_column: str | None = Field(None, description="Column that identifies a row (table only).")
     image_column: str | None = Field(None, description="Column with the image's id (table only).")
+
+
+class WorldSettings(Settings):
+    """The embedded world: captions and scenes made from a seed."""
+
+    seed: int = Field(0, ge=0, description="Seed of every caption and scene.")
+    captions: int = Field(10_000, ge=4, le=1_000_000, description="Captions written.")
+    scenes: int = Field(600, ge=1, le=100_000, description="Scenes of each test set.")
+    labelled: int = Field(
+        2_000, ge=1, le=100_000, description="Scenes with true labels, for the linear probe alone."
+    )
 
 
 class CaptionChoice(Settings):
@@ -122,6 +133,9 @@ class Profile(Settings):
 
     name: Name = Field(description="Name of the profile.")
     description: str = Field("", description="One line on what the profile is for.")
+    world: WorldSettings | None = Field(
+        None, description="Make the embedded world first; the paths below are relative to it."
+    )
     data: str = Field(".", description="Folder that the paths below are relative to.")
     sources: list[CaptionSource] = Field(min_length=1, description="Where captions come from.")
     vocabulary: str = Field(description="voc2007, coco2014, nuswide, or a CSV (class, synonym).")
@@ -138,7 +152,10 @@ class Profile(Settings):
     images: list[ImageSet] = Field(
         min_length=1, description="Image sets to evaluate on; the first one's mAP is the headline."
     )
-    methods: list[Literal["zero-shot", "tai-dpt"]] = Field(
+    labelled: ImageSet | None = Field(
+        None, description="Images with true labels, which the linear probe learns, for scale."
+    )
+    methods: list[Literal["zero-shot", "tai", "tai-dpt", "linear-probe"]] = Field(
         ["zero-shot", "tai-dpt"], min_length=1, description="Rows of the result table."
     )
     seed: int = Field(0, ge=0, description="Seed of contexts, caption order and choice.")
@@ -160,6 +177,12 @@ class Profile(Settings):
         """The method that the run is about: the best that learns from captions, if one does."""
         learned = [name for name in ("tai-dpt", "tai") if name in self.methods]
         return learned[0] if learned else self.methods[-1]
+
+    @model_validator(mode="after")
+    def _probe_has_labels(self) -> "Profile":
+        if "linear-probe" in self.methods and self.labelled is None:
+            raise ValueError("linear-probe needs the image set `labelled`, with true labels")
+        return self
 
     def path(self, relative: str) -> Path:
         """A path of the profile, resolved against `data`."""

@@ -3,6 +3,7 @@
 The page is a file of its own: no network, no script, every picture inside.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -36,11 +37,12 @@ CODE: Final = (
     *words.CODE,
 )
 PAGE: Final = "index.html"
+FOR_SCALE: Final = "linear-probe"
 WHAT: Final = {
     "zero-shot": "CLIP as it comes, asked for “a photo of a …”",
     "tai": "global prompts alone, learned from captions",
     "tai-dpt": "global and local prompts, learned from captions",
-    "linear-probe": "an upper bound: learned from labelled images",
+    "linear-probe": "for scale: learned from the true labels of other images",
 }
 CAPTIONS_SHOWN: Final = 8
 ANSWERS_SHOWN: Final = 5
@@ -149,17 +151,24 @@ def _headline(
 def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]:
     """The scores on an image set: a row per method, and the images that have none."""
     found = {name: stages[image_set.name] for name, stages in outcome.evaluations.items()}
-    best = {b: max(stage.figures[f"mAP/{b}"] for stage in found.values()) for b in BRANCHES}
+    best = {
+        branch: max(
+            stage.figures.get(f"mAP/{branch}", -math.inf)
+            for name, stage in found.items()
+            if name != FOR_SCALE
+        )
+        for branch in BRANCHES
+    }
     rows = [
         {
             "method": name,
             "what": WHAT.get(name, ""),
             "cells": [
                 {
-                    "value": stage.figures[f"mAP/{branch}"],
-                    "low": stage.figures[f"mAP_low/{branch}"],
-                    "high": stage.figures[f"mAP_high/{branch}"],
-                    "best": len(found) > 1 and stage.figures[f"mAP/{branch}"] == best[branch],
+                    "value": stage.figures.get(f"mAP/{branch}"),
+                    "low": stage.figures.get(f"mAP_low/{branch}"),
+                    "high": stage.figures.get(f"mAP_high/{branch}"),
+                    "best": len(found) > 1 and stage.figures.get(f"mAP/{branch}") == best[branch],
                 }
                 for branch in reversed(BRANCHES)
             ],

@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,30 @@ def _files_of(profile: Profile, source: CaptionSource) -> list[Path]:
     return ingest.find_files(source.source, profile.path(source.path))
 
 
+@task(name="world", cache_policy=NO_CACHE)
+def make_world(profile: Profile) -> Profile:
+    """The profile with its paths in the rendered world; as it is, if it asks for none."""
+    if profile.world is None:
+        return profile
+    from tasks.world import files
+
+    settings = profile.world
+
+    def work(out: Path) -> Result:
+        scenes = 2 * settings.scenes + settings.labelled
+        progress = Progress("world", scenes, "scenes")
+        return Result(files.write_world(settings, out, progress.add), {})
+
+    stage = run_stage(
+        "world",
+        inputs={},
+        parameters=settings.model_dump() | {"fonts": version("qtawesome")},
+        code=files.CODE,
+        work=work,
+    )
+    return profile.model_copy(update={"data": str(stage.folder), "world": None})
+
+
 @task(name="check captions", cache_policy=NO_CACHE)
 def check_captions(profile: Profile) -> Vocabulary:
     """Look at the vocabulary and every caption file before any work starts.
@@ -64,6 +89,7 @@ def check_captions(profile: Profile) -> Vocabulary:
         InputError: one sentence that names the file, line or field.
 
     """
+    profile = make_world.fn(profile)
     vocabulary = load_vocabulary(vocabulary_path(profile))
     for source, path in caption_files(profile):
         if not is_finished("ingest", **_ingest_recipe(source, path)):
@@ -81,9 +107,10 @@ def check(profile: Profile) -> Vocabulary:
     """
     from tasks.backbone import check_backbone
 
-    for image_set in profile.images:
-        image_entries(profile, image_set)
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
+    profile = make_world.fn(profile)
+    for image_set in image_sets_of(profile):
+        image_entries(profile, image_set)
     return check_captions.fn(profile)
 
 
@@ -342,6 +369,28 @@ def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage
     )
 
 
+@task(name="probe", cache_policy=NO_CACHE)
+def fit_probe(vocabulary: Vocabulary, listed: Stage, images: Stage) -> Stage:
+    """The linear probe, fitted to a labelled image set."""
+    from tasks import probe
+
+    def work(out: Path) -> Result:
+        entries = listed.file(image_sets.ENTRIES)
+        return Result(probe.write_probe(entries, images.folder, vocabulary, out), {})
+
+    return run_stage(
+        "probe",
+        inputs={
+            "image-set": listed.digest,
+            "images": images.digest,
+            "vocabulary": vocabulary.digest,
+        },
+        parameters={},
+        code=probe.CODE,
+        work=work,
+    )
+
+
 @task(name="evaluate", cache_policy=NO_CACHE, task_run_name="evaluate {method} {image_set.name}")
 def evaluate(
     profile: Profile,
@@ -350,28 +399,31 @@ def evaluate(
     image_set: ImageSet,
     listed: Stage,
     images: Stage,
-    prompts: Stage | None,
+    trained: Stage | None,
 ) -> Stage:
-    """Scores and mAP of one method on one image set: zero-shot CLIP, or trained prompts."""
-    from tasks import evaluate, train
+    """Scores and mAP of one method on one image set; `trained` is its prompts or its probe."""
+    from tasks import evaluate, probe, train
 
     def work(out: Path) -> Result:
-        if prompts is None:
+        if trained is None:
             scorer = evaluate.zero_shot_scorer(load(profile).backbone, vocabulary)
+        elif method == "linear-probe":
+            scorer = evaluate.probe_scorer(probe.read_probe(trained.folder))
+        elif method == "tai":
+            scorer = evaluate.global_prompt_scorer(train.read_prompts(trained.folder))
         else:
-            tensors = train.read_prompts(prompts.folder)
-            scorer = evaluate.prompt_scorer(tensors, image_set.kappa)
+            scorer = evaluate.prompt_scorer(train.read_prompts(trained.folder), image_set.kappa)
         entries = listed.file(image_sets.ENTRIES)
         return Result(*evaluate.write_scores(entries, images.folder, scorer, vocabulary, out))
 
-    source = _backbone_identity(profile) if prompts is None else prompts.digest
+    source = _backbone_identity(profile) if trained is None else trained.digest
     return run_stage(
         "evaluate",
         inputs={
             "image-set": listed.digest,
             "images": images.digest,
             "vocabulary": vocabulary.digest,
-            "prompts": source,
+            "trained": source,
         },
         parameters={"method": method, "kappa": image_set.kappa},
         code=evaluate.CODE,
@@ -486,6 +538,12 @@ def check_prediction(images: str, top: int | None) -> list[str]:
         raise InputError(f"top {top}: expected at least one tag per image")
     entries = image_sets.read_image_set("folder", None, Path(images).absolute())
     return [entry.file for entry in entries]
+
+
+def image_sets_of(profile: Profile) -> list[ImageSet]:
+    """Every image set that the profile's methods look at."""
+    labelled = profile.labelled if "linear-probe" in profile.methods else None
+    return [*profile.images, *([labelled] if labelled else [])]
 
 
 def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.ImageEntry]:

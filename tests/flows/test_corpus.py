@@ -44,7 +44,7 @@ def digests(home: Path) -> dict[str, str]:
 
 def in_this_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAI_HOME", str(home))
-    profile = load_profile("demo", {"data": str(ROOT / "demo")})
+    profile = load_profile(str(ROOT / "tests/small/small.toml"))
     vocabulary = stages.check_captions.fn(profile)
     for source, path in stages.caption_files(profile):
         stages.label_captions.fn(stages.ingest_file.fn(source, path), vocabulary)
@@ -57,6 +57,7 @@ def test_a_dask_cluster_gives_the_same_bytes(
     on_dask = corpus(
         tmp_path / "dask",
         tmp_path / "prefect",
+        *("--profile", "tests/small/small.toml"),
         *("--set", "runner=dask", "--set", "refresh.train_at_share=0.1"),
     )
     assert on_dask.returncode == 0, on_dask.stderr
@@ -64,7 +65,7 @@ def test_a_dask_cluster_gives_the_same_bytes(
     assert found == digests(tmp_path / "here")
     assert sorted(name.split("/")[0] for name in found) == ["ingest", "ingest", "label", "label"]
     # no server to start `tai/full` on: it says what to type
-    assert "train anew; run: python -m flows.tai --profile demo" in on_dask.stderr
+    assert "train anew; run: python -m flows.tai --profile tests/small/small.toml" in on_dask.stderr
     client = MlflowClient(f"sqlite:///{tmp_path / 'dask' / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tai-flows"]
     (run,) = client.search_runs([experiment.experiment_id])

@@ -19,6 +19,7 @@ from tasks.errors import InputError
 from tasks.profile import load_profile
 
 ROOT = Path(__file__).parents[2]
+SMALL = "tests/small"
 
 
 def tai(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -46,25 +47,27 @@ def tai(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     home = tmp_path_factory.mktemp("home")
-    copy = tmp_path_factory.mktemp("data") / "demo"
-    shutil.copytree(ROOT / "demo", copy)
+    copy = tmp_path_factory.mktemp("data") / "small"
+    shutil.copytree(ROOT / SMALL, copy)
     (copy / "images" / "000002.png").write_bytes(b"no image at all")
-    done = tai(home, "--data", str(copy), "--set", "train.epochs=2")
+    done = tai(
+        home, "--profile", f"{SMALL}/small.toml", "--data", str(copy), "--set", "train.epochs=2"
+    )
     assert done.returncode == 0, done.stderr
     return home, done.stdout + done.stderr
 
 
-def test_the_table_and_the_warning_are_shown(demo: tuple[Path, str]) -> None:
-    _, output = demo
+def test_the_table_and_the_warning_are_shown(small: tuple[Path, str]) -> None:
+    _, output = small
     for word in ("zero-shot", "tai-dpt", "global", "local", "merged"):
         assert word in output
     assert "random weights: every score of this run is meaningless" in output
 
 
-def test_the_page_is_made_and_its_path_printed(demo: tuple[Path, str]) -> None:
-    home, output = demo
+def test_the_page_is_made_and_its_path_printed(small: tuple[Path, str]) -> None:
+    home, output = small
     (page,) = (home / "report").glob("*/index.html")
     assert f"see it: {page}" in output
     text = page.read_text(encoding="utf-8")
@@ -73,20 +76,20 @@ def test_the_page_is_made_and_its_path_printed(demo: tuple[Path, str]) -> None:
     assert "These scores mean nothing" in text
 
 
-def test_a_broken_image_is_left_out_and_named(demo: tuple[Path, str]) -> None:
-    home, output = demo
+def test_a_broken_image_is_left_out_and_named(small: tuple[Path, str]) -> None:
+    home, output = small
     assert "000002.png left out: not a whole image" in output
     (rejects,) = (home / "images").glob("*/rejects.parquet")
     assert [row["file"] for row in pq.read_table(rejects).to_pylist()] == ["000002.png"]
 
 
-def test_mlflow_has_the_run_and_one_per_method(demo: tuple[Path, str]) -> None:
-    home, _ = demo
+def test_mlflow_has_the_run_and_one_per_method(small: tuple[Path, str]) -> None:
+    home, _ = small
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tai-flows"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"tai demo train.epochs=2", "zero-shot", "tai-dpt"}
-    parent, trained = runs["tai demo train.epochs=2"], runs["tai-dpt"]
+    assert set(runs) == {"tai small train.epochs=2", "zero-shot", "tai-dpt"}
+    parent, trained = runs["tai small train.epochs=2"], runs["tai-dpt"]
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.data.params["train.epochs"] == "2"
     assert parent.data.metrics["captions/read"] == 160
@@ -111,8 +114,8 @@ def test_mlflow_has_the_run_and_one_per_method(demo: tuple[Path, str]) -> None:
     }
 
 
-def test_scores_give_the_reported_map(demo: tuple[Path, str]) -> None:
-    home, _ = demo
+def test_scores_give_the_reported_map(small: tuple[Path, str]) -> None:
+    home, _ = small
     for metrics in (home / "evaluate").glob("*/metrics.json"):
         rows = pq.read_table(metrics.parent / "scores.parquet").to_pylist()
         classes = [
@@ -135,7 +138,7 @@ def test_scores_give_the_reported_map(demo: tuple[Path, str]) -> None:
     [
         (["--profile", "coco-minni"], "did you mean 'coco-mini'?"),
         (["--set", "train.epoch=3"], "field 'train.epoch'"),
-        (["--set", "sources.0.path=nothing.json"], "no file"),
+        (["--profile", f"{SMALL}/small.toml", "--set", "sources.0.path=nothing.json"], "no file"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -160,26 +163,26 @@ def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message
     ],
 )
 def test_the_door_names_the_field_or_file(setting: str, value: str, message: str) -> None:
-    profile = load_profile("demo", {"data": str(ROOT / "demo"), setting: value})
+    profile = load_profile(str(ROOT / SMALL / "small.toml"), {setting: value})
     with pytest.raises(InputError, match=message):
         stages.check.fn(profile)
 
 
 def test_the_best_model_is_registered_and_tags_paths_and_bytes(
-    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    small: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, _ = demo
+    home, _ = small
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
     mlflow.set_tracking_uri(None)
     client = MlflowClient()
-    best = client.get_model_version_by_alias("tai-demo", registry.BEST)
+    best = client.get_model_version_by_alias("tai-small", registry.BEST)
     files = [
         path for path in Path(best.source.removeprefix("file://")).rglob("*") if path.is_file()
     ]
     assert files
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
-    model = mlflow.pyfunc.load_model("models:/tai-demo@best")
-    image = ROOT / "demo" / "images" / "000004.png"
+    model = mlflow.pyfunc.load_model("models:/tai-small@best")
+    image = ROOT / SMALL / "images" / "000004.png"
     by_path = model.predict(pd.DataFrame({"path": [str(image)]}), params={"top": 6})
     by_bytes = model.predict(pd.DataFrame({"image": [image.read_bytes()]}), params={"top": 6})
     assert by_path["tags"][0] == by_bytes["tags"][0]
@@ -198,11 +201,11 @@ def test_the_best_model_is_registered_and_tags_paths_and_bytes(
 
 
 def test_runs_are_compared_by_name(
-    demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home, _ = demo
+    home, _ = small
     monkeypatch.setenv("TAI_HOME", str(home))
-    page = compare(["latest", "tai demo train.epochs=2"])
+    page = compare(["latest", "tai small train.epochs=2"])
     shown = capsys.readouterr().out
     assert "all settings are the same" in shown
     assert "No clear winner" in shown

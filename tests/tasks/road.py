@@ -1,4 +1,4 @@
-"""The stages of the demo profile in order, without Prefect's server; prints their digests."""
+"""The stages of a small profile in order, without Prefect's server; prints their digests."""
 
 import json
 
@@ -6,7 +6,7 @@ from tasks import stages
 from tasks.profile import load_profile
 
 if __name__ == "__main__":
-    profile = load_profile("demo", {"train.epochs": 2, "train.batch": 16})
+    profile = load_profile("tests/small/small.toml", {"train.epochs": 2, "train.batch": 16})
     vocabulary = stages.check.fn(profile)
     found = {}
     corpora, labels = [], []

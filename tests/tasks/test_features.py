@@ -13,7 +13,7 @@ from tasks.encode import TOKENS, StoreDtype, write_features
 from tasks.errors import InputError
 from tasks.features import CaptionFeatures, CaptionTokens, open_captions
 
-CONFIG = Path(__file__).parents[2] / "demo" / "tiny-clip.json"
+CONFIG = Path(__file__).parents[1] / "small" / "tiny-clip.json"
 CLASSES = ["boat", "cat", "dog", "house"]
 TEXTS = ["A dog.", "Two cats near a house in the old town.", "A boat", "a dog and a boat " * 9]
 LABELS = [["dog"], ["house", "cat"], ["boat"], ["boat", "dog"]]

@@ -10,7 +10,7 @@ from PIL import Image
 from tasks import images
 from tasks.backbone import LoadedBackbone, load_backbone
 
-CONFIG = Path(__file__).parents[2] / "demo" / "tiny-clip.json"
+CONFIG = Path(__file__).parents[1] / "small" / "tiny-clip.json"
 FILES = [f"{number}.png" for number in range(7)]
 
 

@@ -63,8 +63,8 @@ def test_scores_are_those_of_counting_by_hand(
 
 def quality_of(folder: Path, **changes: Any) -> Any:
     source = {"source": "t", "form": "coco", "path": str(folder / "captions.json")}
-    values = {"data": str(ROOT / "demo"), "sources": [source], "vocabulary": str(folder / "v.csv")}
-    profile = load_profile("demo", values | changes)
+    values = {"sources": [source], "vocabulary": str(folder / "v.csv")}
+    profile = load_profile(str(ROOT / "tests/small/small.toml"), values | changes)
     vocabulary = stages.check_captions.fn(profile)
     found = []
     for source_, path in stages.caption_files(profile):

@@ -71,7 +71,8 @@ def refreshed(folder: Path, **limits: float) -> tuple[Any, list[tuple[Path, Stag
 
 def profile_of(folder: Path, **limits: float) -> Profile:
     table = {"source": "t", "form": "table", "path": str(folder / "*.jsonl")}
-    return load_profile("demo", {"data": str(ROOT / "demo"), "sources": [table], "refresh": limits})
+    small = str(ROOT / "tests" / "small" / "small.toml")
+    return load_profile(small, {"sources": [table], "refresh": limits})
 
 
 def write(path: Path, *texts: str) -> None:

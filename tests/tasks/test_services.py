@@ -77,7 +77,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def test_a_typed_run_launches_prompts_on_the_gpu_pool(project: Project) -> None:
-    settings = json.dumps({"prompts": "prompts/gpu", "train.epochs": 1})
+    small = {"world.captions": 200, "world.scenes": 30, "world.labelled": 30, "train.epochs": 1}
+    settings = json.dumps({"prompts": "prompts/gpu"} | small)
     prefect = str(Path(sys.executable).parent / "prefect")
     command = (prefect, "deployment", "run", "tai/full", "--watch")
     done = project.run(*command, "--param", f"settings={settings}")

@@ -16,7 +16,8 @@ from tasks.profile import TrainSettings
 from tasks.vocabulary import load_vocabulary
 
 ROOT = Path(__file__).parents[2]
-CONFIG = str(ROOT / "demo" / "tiny-clip.json")
+CONFIG = str(ROOT / "tests" / "small" / "tiny-clip.json")
+VOCABULARY = ROOT / "tests" / "small" / "vocabulary.csv"
 SETTINGS = TrainSettings(contexts=2, epochs=3, batch=4, learning_rate=0.1)
 
 
@@ -24,7 +25,7 @@ class Watched(CaptionFeatures):
     """Captions that call `at` when batch number `stop_at`, counted from 1, is asked for."""
 
     def __init__(self, folder: Path, stop_at: int | None, at: Callable[[], None]) -> None:
-        super().__init__(folder, load_vocabulary(ROOT / "demo" / "vocabulary.csv").classes)
+        super().__init__(folder, load_vocabulary(VOCABULARY).classes)
         self._calls, self._stop_at, self._at = 0, stop_at, at
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
@@ -40,7 +41,7 @@ def run(folder: Path, captions: CaptionFeatures) -> bytes:
     folder.mkdir(exist_ok=True)
     train.write_prompts(
         captions,
-        load_vocabulary(ROOT / "demo" / "vocabulary.csv"),
+        load_vocabulary(VOCABULARY),
         loaded.backbone,
         SETTINGS,
         folder,
