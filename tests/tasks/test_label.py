@@ -124,7 +124,7 @@ SENTENCES = [
     ("a cement bowl", ""),
     ("men's room", ""),
     ("a pitcher of water", ""),
-    ("a pitcher throws the ball", "person, sports ball"),
+    ("a pitcher throws the ball", "person, sports ball, baseball glove"),
     ("an apple computer and an apple", "apple"),
     ("dog_cat", "dog, cat"),
     ("nothing at all", ""),
@@ -209,8 +209,8 @@ def test_real_captions_against_the_images_objects(tmp_path: Path) -> None:
             given_ + len(labels),
             there + len(objects),
         )
-    assert hits / given_ >= 0.95
-    assert hits / there >= 0.36
+    assert hits / given_ >= 0.955
+    assert hits / there >= 0.37
 
 
 WORDS = ["dog", "hot", "cat", "house", "fire", "of"]
