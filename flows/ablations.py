@@ -27,7 +27,7 @@ def ablations(
     """Vary one setting at a time; stages that variants share are done once.
 
     Args:
-        names: studies by name (losses, captions, sharing, length, position), or all.
+        names: studies by name (losses, captions, prompts, sharing, length, position), or all.
         profile: name, TOML file, or all settings.
         settings: changes by dotted name, for example {"train.epochs": 5}.
         seeds: runs per variant; by default as many as the study asks for.
@@ -36,9 +36,9 @@ def ablations(
         Path of each study's page.
 
     """
+    chosen = stages.make_world(load_profile(profile, settings))
     return [
-        _study(study, load_profile(profile, settings), seeds or study.seeds)
-        for study in studies.chosen_studies(names or [])
+        _study(study, chosen, seeds or study.seeds) for study in studies.chosen_studies(names or [])
     ]
 
 

@@ -46,6 +46,13 @@ STUDIES: Final = {
             3,
         ),
         Study(
+            "prompts",
+            "Global prompts alone, or local ones too?",
+            "prompts",
+            {"single": {"methods": ["tai"]}, "double": {"methods": ["tai-dpt"]}},
+            1,
+        ),
+        Study(
             "sharing",
             "Contexts of all classes together, or each class's own?",
             "contexts",
