@@ -96,7 +96,7 @@ def test_figures_are_those_of_whole_matrices(
             assert float(row[f"AP/{branch}"] or "nan") == pytest.approx(expected, nan_ok=True)
         assert metrics[f"mAP/{branch}"] == pytest.approx(float(precisions.nanmean()))
         low_high = metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"]
-        assert low_high == pytest.approx(interval(intervals[branch]))
+        assert low_high == pytest.approx(interval(intervals[branch], metrics[f"mAP/{branch}"]))
         full = torch.full((ALL, len(CLASSES)), -9.0)
         full[kept] = whole
         ranked_last = mean_average_precision(average_precisions(full, MARKS))
