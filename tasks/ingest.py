@@ -107,7 +107,7 @@ def ingest_file(
     _spool(_read(path, form, columns), spool, progress)
     named = {"source": source, "split": split}
     with duckdb.connect() as connection:
-        connection.execute("set memory_limit = '1GB'")
+        connection.execute("set memory_limit = '400MB'")
         connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
         for name in ("records", "images"):
             connection.read_parquet(str(spool[name])).create_view(name)
