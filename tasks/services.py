@@ -110,7 +110,12 @@ def _run(*arguments: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    settings = {"TAI_ROOT": str(ROOT), "TAI_HOME": str(home())}
+    settings = {
+        "TAI_ROOT": str(ROOT),
+        "TAI_HOME": str(home()),
+        # MLflow's UI alone: its job runners would be ten idle processes
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, **settings, "PATH": path}
 
