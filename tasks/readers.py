@@ -34,6 +34,7 @@ LONGEST_RAW: Final = 1000
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _Row: TypeAlias = tuple[int, str, dict[str, Any], str | None]
 WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
+NUMBER_CUT: Final = re.compile(r"\.|[eE][+-]?|")
 
 
 @dataclass(frozen=True)
@@ -442,8 +443,8 @@ class _Json:
                 if self._room() and self._more():
                     continue
                 raise self.fail("a whole JSON value") from error
-            # a number may go on in the next block
-            if end == len(self._text) and self._more():
+            # a number may go on in the next block, be it after its point or in its exponent
+            if NUMBER_CUT.fullmatch(self._text, end) and self._more():
                 continue
             self._at = end
             return value

@@ -278,6 +278,19 @@ def test_the_fast_way_reads_what_the_careful_one_reads(
             assert found[0][1] == ["1", "2"]
 
 
+@pytest.mark.parametrize("number", ["-1.9451006368171776e+16", "12", "0.5", "7E-3"])
+def test_a_number_may_be_cut_anywhere(
+    tmp_path: Path, number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(f'{{"info": {number}, "annotations": [{number}, 1], "images": [{{"id": 4}}]}}')
+    whole = read_through(path, "coco")
+    assert [json.loads(record["raw"]) for record in whole[0]] == [json.loads(number), 1]
+    for block in range(1, 60):
+        monkeypatch.setattr(readers, "BLOCK", block)
+        assert read_through(path, "coco") == whole
+
+
 def test_splits_come_from_file_names() -> None:
     assert split_of(Path("captions_train2014.json")) == "train2014"
     assert split_of(Path("open_images_train_v6_captions.jsonl.gz")) == "train_v6"
