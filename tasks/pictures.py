@@ -67,20 +67,10 @@ def ap_by_class(
 ) -> str:
     """AP of each class by two methods, best of ours first; a line joins the two."""
     order = np.argsort(-np.asarray(ours), kind="stable")
+    before, after = np.asarray(baseline)[order], np.asarray(ours)[order]
     with _picture("ap", (WIDTH, 0.8 + 0.21 * len(names))) as (figure, svg):
-        axes = figure.subplots()
-        rows = np.arange(len(names))
-        before, after = np.asarray(baseline)[order], np.asarray(ours)[order]
-        axes.hlines(rows, before, after, color=FAINT, linewidth=2, alpha=0.5)
-        axes.scatter(before, rows, s=26, color=SERIES[0], marker="D", label=legend[0], zorder=2)
-        axes.scatter(after, rows, s=34, color=SERIES[2], marker="o", label=legend[1], zorder=3)
-        axes.set_yticks(rows, [_short(names[i]) for i in order])
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(-2, 102)
-        axes.set_xlabel("AP, percent")
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        figure.legend(loc="outside upper left", ncols=2)
+        first, second = (before, legend[0], SERIES[0]), (after, legend[1], SERIES[2])
+        _pairs(figure, [names[i] for i in order], first, second, "AP, percent")
     return svg[0]
 
 
@@ -173,20 +163,10 @@ def precision_and_recall(
     names: Sequence[str], precision: Sequence[float], recall: Sequence[float]
 ) -> str:
     """Both shares of each class, in the order given."""
+    right, found = 100 * np.asarray(precision), 100 * np.asarray(recall)
     with _picture("quality", (WIDTH, 0.8 + 0.21 * len(names))) as (figure, svg):
-        axes = figure.subplots()
-        rows = np.arange(len(names))
-        right, found = 100 * np.asarray(precision), 100 * np.asarray(recall)
-        axes.hlines(rows, found, right, color=FAINT, linewidth=2, alpha=0.5)
-        axes.scatter(found, rows, s=26, color=SERIES[1], marker="D", label="recall", zorder=2)
-        axes.scatter(right, rows, s=34, color=SERIES[2], marker="o", label="precision", zorder=3)
-        axes.set_yticks(rows, [_short(name) for name in names])
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(-2, 102)
-        axes.set_xlabel("percent")
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
-        figure.legend(loc="outside upper left", ncols=2)
+        first, second = (found, "recall", SERIES[1]), (right, "precision", SERIES[2])
+        _pairs(figure, names, first, second, "percent")
     return svg[0]
 
 
@@ -219,6 +199,28 @@ def histogram(name: str, places: Sequence[int], counts: Sequence[int], label: st
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
+def _pairs(
+    figure: Figure,
+    names: Sequence[str],
+    first: tuple[Numbers, str, str],
+    second: tuple[Numbers, str, str],
+    axis: str,
+) -> None:
+    """Two percentages of each class, joined by a line, from (values, label, colour) of both."""
+    axes = figure.subplots()
+    rows = np.arange(len(names))
+    axes.hlines(rows, first[0], second[0], color=FAINT, linewidth=2, alpha=0.5)
+    for (values, label, colour), marker, size, order in ((first, "D", 26, 2), (second, "o", 34, 3)):
+        axes.scatter(values, rows, s=size, color=colour, marker=marker, label=label, zorder=order)
+    axes.set_yticks(rows, [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlim(-2, 102)
+    axes.set_xlabel(axis)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    figure.legend(loc="outside upper left", ncols=2)
 
 
 def _line(axes: Axes, x: Numbers, y: Numbers, label: str) -> None:
