@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks import stages
+from tasks.evaluate import BRANCHES
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage
 from tasks.vocabulary import Vocabulary, load_vocabulary
@@ -19,7 +20,7 @@ from tasks.vocabulary import Vocabulary, load_vocabulary
 SEEDS = (0, 1, 2)
 CAPTIONS = (250, 1000, 4000, 10_000)
 LOSSES = ("ranking", "bce", "asl")
-BRANCHES = ("global", "local", "merged")
+
 Maps = dict[str, dict[str, float]]
 """MAP by image set and branch."""
 
