@@ -1,41 +1,79 @@
-"""Ingest stage: one caption file to corpus.parquet and rejects.parquet; read = kept + rejected."""
+"""Ingest stage: one caption file to corpus.parquet and rejects.parquet; read = kept + rejected.
+
+A file is gone through once, in batches. Each record is judged by itself (sql/corpus/judged.sql) and
+written at once; of a caption only 8 bytes of its id stay in memory. What the whole file alone can
+tell (an id that was there before, an image that is not listed) is found out at the end, and only
+then, if there is such a record, captions are gone through once more.
+"""
 
 import functools
 import glob
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import sql
 from tasks.checks import run_checks
 from tasks.errors import InputError
-from tasks.readers import RECORDS, Block, Columns, read_coco, read_narratives, read_table
+from tasks.readers import Block, Columns, Form, check_whole, read_blocks
 
 LOG = logging.getLogger("tai")
-Form = Literal["coco", "narratives", "table"]
 CORPUS: Final = "corpus.parquet"
 REJECTS: Final = "rejects.parquet"
 LONGEST_CAPTION: Final = 10_000
-ROWS_PER_BATCH: Final = 50_000
-CHECKS: Final = ("captions_once", "texts_present", "all_accounted")
+RECORDS_PER_BATCH: Final = 50_000
+BYTES_PER_BATCH: Final = 16 << 20
+MEMORY_LIMIT: Final = "400MB"
+CHECKS_OF_BATCH: Final = ("texts_present",)
+CHECKS: Final = ("captions_once", "all_accounted")
+QUERIES: Final = (
+    "judged",
+    "taken",
+    "ids",
+    "refused",
+    "late",
+    "rejected_late",
+    "corpus",
+    "rejects",
+)
 CODE: Final = (
     "tasks/ingest.py",
     "tasks/checks.py",
+    "tasks/json_text.py",
     "tasks/readers.py",
-    *(f"sql/corpus/{name}.sql" for name in ("classified", "corpus", "rejected", "rejects")),
-    *(f"sql/corpus/checks/{name}.sql" for name in CHECKS),
+    *(f"sql/corpus/{name}.sql" for name in QUERIES),
+    *(f"sql/corpus/checks/{name}.sql" for name in (*CHECKS_OF_BATCH, *CHECKS)),
 )
+CAPTIONS: Final = pa.schema(
+    {
+        "caption_id": pa.string(),
+        "source": pa.string(),
+        "split": pa.string(),
+        "image_id": pa.string(),
+        "text": pa.string(),
+        "file": pa.string(),
+        "position": pa.int64(),
+    }
+)
+REFUSED: Final = pa.schema({"position": pa.int64(), "reason": pa.string(), "raw": pa.string()})
 IMAGES: Final = pa.schema({"image_id": pa.string()})
-RAW: Final = pa.schema({"position": pa.int64(), "raw": pa.string()})
+# ids and texts hardly repeat: no dictionary, and least and greatest of them tell nothing
+PARQUET: Final = {
+    "compression": "zstd",
+    "use_dictionary": ["source", "split", "file", "reason"],
+    "write_statistics": ["position"],
+}
 
 
 def find_files(source: str, pattern: Path) -> list[Path]:
@@ -55,7 +93,9 @@ def split_of(path: Path) -> str:
 
 
 def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  # noqa: B008
-    """Read a caption file through, so that a missing or cut one stops a run before work starts.
+    """Stop a run before work starts if a caption file is missing, cut, or no such file.
+
+    Records are not looked at: a bad one is rejected when the file is ingested.
 
     Raises:
         InputError: a sentence with the file, the place, and what was expected.
@@ -64,10 +104,10 @@ def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  #
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: empty file; expected captions ({form})")
-        records = _records(path, form, columns, path.stat().st_mtime_ns)
+        _check(path, form, columns, path.stat().st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    LOG.info("check: %s is whole, %s records", path.name, f"{records:,}")
+    LOG.info("check: %s is whole", path.name)
 
 
 def ingest_file(
@@ -103,116 +143,153 @@ def ingest_file(
         DataTestError: a data test of sql/corpus/checks found a row that must not be.
 
     """
-    spool = {name: out / f".{name}.parquet" for name in ("records", "images", "raw")}
-    _spool(_read(path, form, columns), spool, progress)
-    named = {"source": source, "split": split}
+    spool = {name: out / f".{name}.parquet" for name in ("taken", "refused", "images", "late")}
+    named = {"source": source, "split": split, "file": path.name}
+    rules = {"takes_any_image": form != "coco", "numbers_repeats": form == "narratives"}
     with duckdb.connect() as connection:
-        connection.execute("set memory_limit = '400MB'")
+        connection.execute("set threads = 1")
+        connection.execute("set memory_limit = $1", [MEMORY_LIMIT])
         connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
-        for name in ("records", "images"):
+        read, ids = _judge(read_blocks(path, form, columns), connection, spool, named, progress)
+        connection.register("read", pa.table({"records": [read]}))
+        connection.register("repeated", pa.table({"id_hash": _repeated(ids)}))
+        for name in ("taken", "images"):
             connection.read_parquet(str(spool[name])).create_view(name)
-        rules: Mapping[str, Any] = {
-            "longest": LONGEST_CAPTION,
-            "takes_any_image": form != "coco",
-            "numbers_repeats": form == "narratives",
-        }
-        connection.execute(sql.query("corpus/classified"), {**named, **rules})
+        connection.execute(sql.query("corpus/late"), rules)
+        rejected = _rows(connection, "rejected_late")
+        again = read_blocks(path, form, columns) if len(rejected) else ()
+        with pq.ParquetWriter(spool["late"], REFUSED, **PARQUET) as sink:
+            for rows in _with_raw(rejected, again):
+                sink.write_table(rows)
+        connection.read_parquet([str(spool["refused"]), str(spool["late"])]).create_view("refused")
+        _write_corpus(connection, spool["taken"], out / CORPUS)
+        _write_rejects(connection, named, out / REJECTS)
+        for name in (CORPUS, REJECTS):
+            connection.read_parquet(str(out / name)).create_view(Path(name).stem)
         run_checks(connection, "corpus", CHECKS)
-        rejected_at = connection.execute(sql.query("corpus/rejected")).fetchnumpy()["position"]
-        _spool_raw(_read(path, form, columns) if len(rejected_at) else (), rejected_at, spool)
-        connection.read_parquet(str(spool["raw"])).create_view("raw")
-        kept, rejected = (
-            _write(connection, query, named | {"file": path.name}, out / file)
-            for query, file in (("corpus/corpus", CORPUS), ("corpus/rejects", REJECTS))
-        )
     for file in spool.values():
-        file.unlink()
-    counts = {
-        "captions/read": kept + rejected,
-        "captions/kept": kept,
-        "captions/rejected": rejected,
-    }
-    if rejected:
-        LOG.warning("ingest: %s: %s records rejected, see %s", path.name, f"{rejected:,}", REJECTS)
-    return counts
+        file.unlink(missing_ok=True)
+    kept, rejects = (pq.read_metadata(out / name).num_rows for name in (CORPUS, REJECTS))
+    if rejects:
+        LOG.warning("ingest: %s: %s records rejected, see %s", path.name, f"{rejects:,}", REJECTS)
+    return {"captions/read": read, "captions/kept": kept, "captions/rejected": rejects}
 
 
 @functools.cache
-def _records(path: Path, form: Form, columns: Columns, changed: int) -> int:
-    """Records of a file as it was at `changed`, good or bad; read through once in a process."""
-    return sum(len(block.records) for block in _read(path, form, columns))
+def _check(path: Path, form: Form, columns: Columns, changed: int) -> None:
+    """Read through a file as it was at `changed`, once in a process."""
+    check_whole(path, form, columns)
 
 
-def _read(path: Path, form: Form, columns: Columns) -> Iterator[Block]:
-    if form == "coco":
-        return read_coco(path)
-    if form == "narratives":
-        return read_narratives(path)
-    return read_table(path, columns)
-
-
-def _spool(
-    blocks: Iterable[Block], files: Mapping[str, Path], progress: Callable[[int], None] | None
-) -> None:
-    """Write records and images to Parquet, so that memory stays bounded."""
+def _judge(
+    blocks: Iterable[Block],
+    connection: duckdb.DuckDBPyConnection,
+    spool: Mapping[str, Path],
+    named: Mapping[str, str],
+    progress: Callable[[int], None] | None,
+) -> tuple[int, "array[int]"]:
+    """Judge each record by itself and write it; how many there were, and captions' ids' hashes."""
+    read, ids = 0, array("Q")
     with (
-        pq.ParquetWriter(files["records"], RECORDS, compression="lz4") as records,
-        pq.ParquetWriter(files["images"], IMAGES, compression="lz4") as images,
-        ThreadPoolExecutor(1) as writer,
+        pq.ParquetWriter(spool["taken"], CAPTIONS, **PARQUET) as taken,
+        pq.ParquetWriter(spool["refused"], REFUSED, **PARQUET) as refused,
+        pq.ParquetWriter(spool["images"], IMAGES, **PARQUET) as images,
+        ThreadPoolExecutor(1) as beside,
     ):
-        written: Future[None] | None = None
-        for some in _gathered(blocks):
-            # a group is written while the next is read
-            if written:
-                written.result()
-            written = writer.submit(_write_group, some, records, images)
+        values = {name: named[name] for name in ("source", "split")}
+
+        def write(batch: Sequence[Block]) -> None:
+            records = pa.concat_tables(block.records for block in batch)
+            is_plain = pc.ascii_is_printable(records["text"])
+            connection.register("records", records.append_column("is_plain", is_plain))
+            connection.execute(sql.query("corpus/judged"), {**values, "longest": LONGEST_CAPTION})
+            run_checks(connection, "corpus", CHECKS_OF_BATCH)
+            taken.write_table(_rows(connection, "taken", named))
+            ids.frombytes(_rows(connection, "ids")["id_hash"].to_numpy().tobytes())
+            for rows in _with_raw(_rows(connection, "refused"), batch):
+                refused.write_table(rows)
+            shown = [image for block in batch for image in block.images]
+            if shown:
+                images.write_table(pa.table({"image_id": pa.array(shown, pa.string())}))
+
+        writing: Future[None] | None = None
+        for batch in _batches(blocks):
+            # one batch is judged and written while the next is read
+            if writing:
+                writing.result()
+            writing = beside.submit(write, batch)
+            records = sum(len(block.records) for block in batch)
+            read += records
             if progress:
-                progress(sum(len(block.records) for block in some))
-        if written:
-            written.result()
+                progress(records)
+        if writing:
+            writing.result()
+    return read, ids
 
 
-def _write_group(group: list[Block], records: pq.ParquetWriter, images: pq.ParquetWriter) -> None:
-    records.write_table(pa.concat_tables(block.records for block in group))
-    ids = [image for block in group for image in block.images]
-    images.write_table(pa.table({"image_id": pa.array(ids, pa.string())}))
-
-
-def _gathered(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    """Blocks in groups of some size: a block may hold a single record."""
-    group: list[Block] = []
-    size = 0
+def _batches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks together: one may hold a single record, or few that are very long."""
+    batch: list[Block] = []
+    rows = size = 0
     for block in blocks:
-        group.append(block)
-        size += len(block.records) + len(block.images)
-        if size >= ROWS_PER_BATCH:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+        batch.append(block)
+        rows += len(block.records) + len(block.images)
+        size += block.size
+        if rows >= RECORDS_PER_BATCH or size >= BYTES_PER_BATCH:
+            yield batch
+            batch, rows, size = [], 0, 0
+    if batch:
+        yield batch
 
 
-def _spool_raw(
-    blocks: Iterable[Block], positions: npt.NDArray[np.int64], files: Mapping[str, Path]
+def _rows(
+    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, Any] | None = None
+) -> pa.Table:
+    found = connection.sql(sql.query(f"corpus/{query}"), params=values)
+    table: pa.Table = found.to_arrow_table()
+    return table
+
+
+def _with_raw(rejected: pa.Table, blocks: Iterable[Block]) -> Iterator[pa.Table]:
+    """The rejected records (position, reason) of each block, and how they begin in the file."""
+    wanted = rejected["position"].to_numpy()
+    for block in blocks:
+        positions = block.records["position"].to_numpy()
+        if not len(positions):
+            continue
+        start, end = np.searchsorted(wanted, (positions[0], positions[-1] + 1))
+        if start < end:
+            rows = np.searchsorted(positions, wanted[start:end])
+            raw = pa.array([block.raw(int(row)) for row in rows], pa.string())
+            yield rejected.slice(start, end - start).append_column("raw", raw)
+
+
+def _repeated(ids: "array[int]") -> npt.NDArray[np.uint64]:
+    """Hashes that are there more than once; sorts `ids` in place."""
+    hashes = np.frombuffer(ids, np.uint64)
+    hashes.sort()
+    return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
+
+
+def _write_corpus(connection: duckdb.DuckDBPyConnection, taken: Path, out: Path) -> None:
+    """What was taken for captions, without what turned out to be none and with the late ids."""
+    if not connection.execute("select count(*) from late").fetchall()[0][0]:
+        taken.rename(out)
+        return
+    with (
+        pq.ParquetFile(taken) as file,
+        pq.ParquetWriter(out, CAPTIONS, **PARQUET) as sink,
+    ):
+        for batch in file.iter_batches(RECORDS_PER_BATCH):
+            connection.register("batch", pa.Table.from_batches([batch]))
+            sink.write_table(_rows(connection, "corpus"))
+
+
+def _write_rejects(
+    connection: duckdb.DuckDBPyConnection, named: Mapping[str, str], out: Path
 ) -> None:
-    """Write how the records at `positions` (in order) begin; what is kept needs no such copy."""
-    with pq.ParquetWriter(files["raw"], RAW, compression="zstd") as sink:
-        for block in blocks:
-            at = np.flatnonzero(np.isin(block.records["position"].to_numpy(), positions))
-            raw = [block.raw(int(row)) for row in at]
-            found = [block.records["position"].take(at), pa.array(raw, pa.string())]
-            if raw:
-                sink.write_table(pa.table(found, schema=RAW))
-
-
-def _write(
-    connection: duckdb.DuckDBPyConnection, query: str, values: Mapping[str, str], out: Path
-) -> int:
-    found = connection.sql(sql.query(query), params=dict(values))
-    reader: pa.RecordBatchReader = found.to_arrow_reader(ROWS_PER_BATCH)
-    rows = 0
-    with pq.ParquetWriter(out, reader.schema, compression="zstd") as sink:
+    found = connection.sql(sql.query("corpus/rejects"), params=dict(named))
+    reader: pa.RecordBatchReader = found.to_arrow_reader(RECORDS_PER_BATCH)
+    with pq.ParquetWriter(out, reader.schema, **PARQUET) as sink:
         for batch in reader:
             sink.write_batch(batch)
-            rows += len(batch)
-    return rows

@@ -5,36 +5,40 @@ streamed, so memory does not grow with them. A block whose records are all whole
 column; a block with an odd one is gone through record by record. Both give the same records.
 """
 
-import codecs
 import csv
 import gzip
 import io
-import itertools
 import json
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, TypeAlias
+from typing import IO, Any, Final, Literal, TypeAlias
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.errors import InputError
+from tasks.json_text import JsonText
 
 BLOCK: Final = 1 << 20
-RECORDS_PER_BLOCK: Final = 20_000
-SMALLEST_PART: Final = 1 << 12
+ROWS_PER_BLOCK: Final = 20_000
 LONGEST_LINE: Final = 1 << 20
-LONGEST_ITEM: Final = 8 << 20
 LONGEST_RAW: Final = 1000
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _Row: TypeAlias = tuple[int, str, dict[str, Any], str | None]
-WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
-NUMBER_CUT: Final = re.compile(r"\.|[eE][+-]?|")
+
+
+Form = Literal["coco", "narratives", "table"]
+TABLES: Final[dict[str, str | tuple[str, ...]]] = {
+    "parquet": ".parquet",
+    "jsonl": (".jsonl", ".ndjson"),
+    "csv": (".csv", ".tsv"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,13 @@ class Record:
 class Block:
     """Some records in file order, and the ids of some entries of a COCO file's `images`.
 
-    `records` has the columns of `RECORDS`; `raw(row)` tells how a row's record begins in the file.
+    `records` has the columns of `RECORDS`; `raw(row)` tells how a row's record begins in the file;
+    `size` is about how many bytes of the file are kept in memory for that.
     """
 
     records: pa.Table
     raw: Callable[[int], str]
+    size: int
     images: Sequence[str] = ()
 
 
@@ -81,20 +87,29 @@ RECORDS: Final = pa.schema(
 _NO_RECORDS: Final = RECORDS.empty_table()
 
 
+def read_blocks(path: Path, form: Form, columns: Columns) -> Iterator[Block]:
+    """The records of a caption file."""
+    if form == "coco":
+        return read_coco(path)
+    if form == "narratives":
+        return read_narratives(path)
+    return read_table(path, columns)
+
+
 def read_coco(path: Path) -> Iterator[Block]:
     """Annotations and images of a COCO captions file, in file order."""
     position = 1
-    for key, items in _coco_items(path):
+    for key, items, size in _coco_items(path):
         if key == "images":
             ids = [str(item["id"]) for item in items if isinstance(item, dict) and "id" in item]
-            yield Block(_NO_RECORDS, str, ids)
+            yield Block(_NO_RECORDS, str, size, ids)
             continue
         records = _coco_columns(position, items)
         if records is None:
             records = _table(
-                _coco_record(path, place, item) for place, item in enumerate(items, position)
+                _coco_record(place, item) for place, item in enumerate(items, position)
             )
-        yield Block(records, _dump_of(items))
+        yield Block(records, _dump_of(items), size)
         position += len(items)
 
 
@@ -106,21 +121,57 @@ def read_narratives(path: Path) -> Iterator[Block]:
 
 def read_table(path: Path, columns: Columns) -> Iterator[Block]:
     """Rows of a CSV, JSONL or Parquet file with a text column."""
-    name = path.name.lower().removesuffix(".gz")
-    if name.endswith(".parquet"):
-        return _parquet_blocks(path, columns)
-    if name.endswith((".jsonl", ".ndjson")):
+    kind = _kind_of(path)
+    if kind == "parquet":
+        return (
+            _rows_as_records(first, batch, columns)
+            for first, batch in _parquet_batches(path, columns)
+        )
+    if kind == "jsonl":
         return (
             _lines_as_records(
                 block,
-                lambda positions, items: _row_columns(positions, items, columns),
-                lambda position, item: _row_record(position, item, columns),
+                lambda first, rows: _row_columns(first, rows, columns),
+                lambda position, row: _row_record(position, row, columns),
             )
             for block in _line_blocks(path)
         )
-    if name.endswith((".csv", ".tsv")):
-        return _csv_blocks(path, columns, "\t" if name.endswith(".tsv") else ",")
-    raise InputError(f"{path}: expected a table that ends in .csv, .tsv, .jsonl or .parquet")
+    return _csv_blocks(path, columns)
+
+
+def check_whole(path: Path, form: Form, columns: Columns) -> None:
+    """Read as much of a file as tells whether it is whole and of its form, but make no records.
+
+    Raises:
+        InputError: it is not. JSON lines are, but for broken gzip: a bad line is a reject.
+
+    """
+    kind = form if form == "coco" else "jsonl" if form == "narratives" else _kind_of(path)
+    parts: Iterator[Any]
+    if kind == "coco":
+        parts = _coco_items(path)
+    elif kind == "jsonl":
+        parts = _bytes_if_packed(path)
+    elif kind == "parquet":
+        parts = _parquet_batches(path, columns)
+    else:
+        parts = _csv_rows(path, columns)
+    for _ in parts:
+        pass
+
+
+def _kind_of(table: Path) -> str:
+    name = table.name.lower().removesuffix(".gz")
+    for kind, endings in TABLES.items():
+        if name.endswith(endings):
+            return kind
+    raise InputError(f"{table}: expected a table that ends in .csv, .tsv, .jsonl or .parquet")
+
+
+def _bytes_if_packed(path: Path) -> Iterator[bytes]:
+    with opened(path) as file:
+        while (block := file.read(BLOCK)) and isinstance(file, gzip.GzipFile):
+            yield block
 
 
 def printable(text: str) -> str:
@@ -161,47 +212,50 @@ def _table(records: Iterable[Record]) -> pa.Table:
 
 
 def _columns(
-    positions: Sequence[int],
-    native: Sequence[str | None],
-    images: Sequence[str | None],
-    texts: Sequence[str | None],
-) -> pa.Table:
-    """Records without a problem."""
-    arrays = [pa.array(positions, pa.int64())]
-    arrays += [pa.array(values, pa.string()) for values in (native, images, texts)]
-    return pa.table([*arrays, pa.nulls(len(positions), pa.string())], schema=RECORDS)
+    first: int, native: pa.Array | None, images: pa.Array | None, texts: pa.Array | None
+) -> pa.Table | None:
+    """Records without a problem, None if there are no texts."""
+    if texts is None:
+        return None
+    rows = len(texts)
+    fields = [pa.nulls(rows, pa.string()) if one is None else one for one in (native, images)]
+    positions = pa.array(np.arange(first, first + rows))
+    return pa.table([positions, *fields, texts, pa.nulls(rows, pa.string())], schema=RECORDS)
 
 
-def _are(values: Sequence[Any], *types: type) -> bool:
-    return set(map(type, values)) <= set(types)
+def _strings(values: Sequence[Any], *kinds: type) -> pa.Array | None:
+    """Texts, or texts and whole numbers, as strings; None if anything else is among them."""
+    found = set(map(type, values))
+    if not found <= set(kinds):
+        return None
+    try:
+        if found == {int}:
+            return pa.array(values, pa.int64()).cast(pa.string())
+        return pa.array(values if found <= {str} else map(str, values), pa.string())
+    except (OverflowError, UnicodeEncodeError):
+        # a number of more than 64 bits, a lone surrogate
+        return pa.array([_text(str(value)) for value in values], pa.string())
 
 
 def _dump_of(items: Sequence[Any]) -> Callable[[int], str]:
     return lambda row: printable(json.dumps(items[row], default=str, ensure_ascii=False))
 
 
-def _coco_columns(position: int, items: list[Any]) -> pa.Table | None:
+def _coco_columns(first: int, items: list[Any]) -> pa.Table | None:
     """Records of annotations that are all whole, or None."""
     try:
-        ids = [item["id"] for item in items]
-        images = [item["image_id"] for item in items]
-        texts = [item["caption"] for item in items]
+        ids = _strings([item["id"] for item in items], int, str)
+        images = _strings([item["image_id"] for item in items], int, str)
+        texts = _strings([item["caption"] for item in items], str)
     except (KeyError, TypeError, IndexError):
         return None
-    if not (_are(ids, int, str) and _are(images, int, str) and _are(texts, str)):
-        return None
-    positions = range(position, position + len(items))
-    return _columns(positions, list(map(str, ids)), list(map(str, images)), list(map(_text, texts)))
+    whole = ids is not None and images is not None
+    return _columns(first, ids, images, texts) if whole else None
 
 
-def _coco_record(path: Path, position: int, item: Any) -> Record:
+def _coco_record(position: int, item: Any) -> Record:
     if not isinstance(item, dict):
         return Record(position, problem="not_an_object")
-    if position == 1 and "caption" not in item and "category_id" in item:
-        raise InputError(
-            f"{path}: its annotations are objects without 'caption'; expected a captions file "
-            "(captions_*.json), this looks like instances"
-        )
     if item.get("id") is None or item.get("image_id") is None:
         return Record(position, problem="no_id")
     return Record(
@@ -209,18 +263,17 @@ def _coco_record(path: Path, position: int, item: Any) -> Record:
     )
 
 
-def _narrative_columns(positions: Sequence[int], items: list[Any]) -> pa.Table | None:
+def _narrative_columns(first: int, items: list[Any]) -> pa.Table | None:
     """Records of narratives that are all whole, or None."""
     try:
-        images = [item["image_id"] for item in items]
-        annotators = [item["annotator_id"] for item in items]
-        texts = [item["caption"] for item in items]
+        images = _strings([item["image_id"] for item in items], str)
+        annotators = _strings([item["annotator_id"] for item in items], int, str)
+        texts = _strings([item["caption"] for item in items], str)
     except (KeyError, TypeError, IndexError):
         return None
-    if not (_are(images, str) and _are(annotators, int, str) and _are(texts, str)):
+    if images is None or annotators is None:
         return None
-    native = [f"{image}_{annotator}" for image, annotator in zip(images, annotators, strict=True)]
-    return _columns(positions, native, images, texts)
+    return _columns(first, pc.binary_join_element_wise(images, annotators, "_"), images, texts)
 
 
 def _narrative_record(position: int, item: Any) -> Record:
@@ -232,23 +285,18 @@ def _narrative_record(position: int, item: Any) -> Record:
     return Record(position, f"{image}_{item['annotator_id']}", image, _text(item.get("caption")))
 
 
-def _row_columns(positions: Sequence[int], rows: list[Any], columns: Columns) -> pa.Table | None:
+def _row_columns(first: int, rows: list[Any], columns: Columns) -> pa.Table | None:
     """Records of a table's rows that are all whole, or None."""
-    named = (columns.id, columns.image, columns.text)
+    named = (columns.id, columns.image)
     try:
-        native, images, texts = (
-            [row[column] if column else None for row in rows] for column in named
-        )
+        values = [[row[column] for row in rows] if column else [] for column in named]
+        texts = _strings([row[columns.text] for row in rows], str)
     except (KeyError, TypeError, IndexError):
         return None
-    for column, values in ((columns.id, native), (columns.image, images)):
-        if column and not (_are(values, int, str) and "" not in values):
-            return None
-    if not _are(texts, str):
+    native, images = (None if "" in found else _strings(found, int, str) for found in values)
+    if native is None or images is None:
         return None
-    native = list(map(str, native)) if columns.id else native
-    images = list(map(str, images)) if columns.image else images
-    return _columns(positions, native, images, list(map(_text, texts)))
+    return _columns(first, native if columns.id else None, images if columns.image else None, texts)
 
 
 def _row_record(position: int, row: Any, columns: Columns) -> Record:
@@ -269,43 +317,39 @@ def _row_record(position: int, row: Any, columns: Columns) -> Record:
 def _line_blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """(number of the first line, lines) of blocks of lines; a line that is too long is cut."""
     with opened(path) as file:
-        first, lines, size = 1, [], 0
-        while line := file.readline(LONGEST_LINE):
-            lines.append(line)
-            size += len(line)
-            if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
-                while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
-                    pass
-            if size >= BLOCK:
+        first, rest = 1, b""
+        while block := file.read(BLOCK):
+            *lines, rest = (rest + block).split(b"\n")
+            # enough to tell that it is too long
+            rest = rest[:LONGEST_LINE]
+            if lines:
                 yield first, lines
-                first, lines, size = first + len(lines), [], 0
-        yield first, lines
+                first += len(lines)
+        if rest:
+            yield first, [rest]
 
 
 def _lines_as_records(
     block: tuple[int, list[bytes]],
-    columns: Callable[[Sequence[int], list[Any]], pa.Table | None],
+    columns: Callable[[int, list[Any]], pa.Table | None],
     record: Callable[[int, Any], Record],
 ) -> Block:
     """The records of JSON lines; blank lines are none."""
     first, lines = block
+    size = sum(map(len, lines))
     try:
-        items = [orjson.loads(line) for line in lines]
+        records = columns(first, list(map(orjson.loads, lines)))
     except orjson.JSONDecodeError:
-        pass
-    else:
         records = None
-        if max(map(len, lines), default=0) < LONGEST_LINE:
-            records = columns(range(first, first + len(lines)), items)
-        if records is not None:
-            return Block(records, lambda row: _line_start(lines[row]))
+    if records is not None and max(map(len, lines)) < LONGEST_LINE:
+        return Block(records, lambda row: _line_start(lines[row]), size)
     numbered = [(first + i, line) for i, line in enumerate(lines) if line.strip()]
     found = _table(_line_record(position, line, record) for position, line in numbered)
-    return Block(found, lambda row: _line_start(numbered[row][1]))
+    return Block(found, lambda row: _line_start(numbered[row][1]), size)
 
 
 def _line_record(position: int, line: bytes, record: Callable[[int, Any], Record]) -> Record:
-    if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+    if len(line) >= LONGEST_LINE:
         return Record(position, problem="line_too_long")
     try:
         return record(position, orjson.loads(line))
@@ -325,52 +369,61 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-def _parquet_blocks(path: Path, columns: Columns) -> Iterator[Block]:
+def _parquet_batches(path: Path, columns: Columns) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(number of the first row, rows) with the columns that are asked for."""
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a whole Parquet file: {error}") from error
     _check_columns(path, file.schema_arrow.names, columns)
     wanted = [c for c in (columns.text, columns.id, columns.image) if c]
-    position = 1
+    first = 1
     try:
-        for batch in file.iter_batches(RECORDS_PER_BLOCK, columns=list(dict.fromkeys(wanted))):
-            rows = batch.to_pylist()
-            yield _rows_as_records(range(position, position + len(rows)), rows, columns)
-            position += len(rows)
+        for batch in file.iter_batches(ROWS_PER_BLOCK, columns=list(dict.fromkeys(wanted))):
+            yield first, batch
+            first += len(batch)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path}, row {position}: broken Parquet: {error}") from error
+        raise InputError(f"{path}, row {first}: broken Parquet: {error}") from error
 
 
-def _rows_as_records(positions: Sequence[int], rows: list[Any], columns: Columns) -> Block:
-    records = _row_columns(positions, rows, columns)
+def _rows_as_records(first: int, batch: pa.RecordBatch, columns: Columns) -> Block:
+    rows = batch.to_pylist()
+    records = _row_columns(first, rows, columns)
     if records is None:
-        numbered = zip(positions, rows, strict=True)
-        records = _table(_row_record(position, row, columns) for position, row in numbered)
-    return Block(records, _dump_of(rows))
+        records = _table(_row_record(place, row, columns) for place, row in enumerate(rows, first))
+    return Block(records, _dump_of(rows), batch.nbytes)
 
 
-def _csv_blocks(path: Path, columns: Columns, delimiter: str) -> Iterator[Block]:
-    for numbered in _batched(_csv_rows(path, columns, delimiter)):
+def _csv_blocks(path: Path, columns: Columns) -> Iterator[Block]:
+    for numbered, size in _batched(_csv_rows(path, columns)):
         records = [
             Record(position, problem=problem) if problem else _row_record(position, row, columns)
             for position, _, row, problem in numbered
         ]
         written = [as_written for _, as_written, _, _ in numbered]
-        yield Block(_table(records), _start_of(written))
+        yield Block(_table(records), _start_of(written), size)
 
 
 def _start_of(texts: Sequence[str]) -> Callable[[int], str]:
     return lambda row: printable(texts[row])
 
 
-def _batched(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
-    while batch := list(itertools.islice(rows, RECORDS_PER_BLOCK)):
-        yield batch
+def _batched(rows: Iterable[_Row]) -> Iterator[tuple[list[_Row], int]]:
+    """Some rows, and the characters in them."""
+    batch: list[_Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += len(row[1])
+        if size >= BLOCK:
+            yield batch, size
+            batch, size = [], 0
+    yield batch, size
 
 
-def _csv_rows(path: Path, columns: Columns, delimiter: str) -> Iterator[_Row]:
+def _csv_rows(path: Path, columns: Columns) -> Iterator[_Row]:
     """(line, as written, row by column, problem) of each row that is not blank."""
+    delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
     with opened(path) as file:
         lines = io.TextIOWrapper(file, "utf-8-sig", errors="backslashreplace", newline="")
         reader = csv.reader((line.replace("\0", "\\x00") for line in lines), delimiter=delimiter)
@@ -396,125 +449,10 @@ def _check_columns(path: Path, found: list[str], columns: Columns) -> None:
             )
 
 
-class _Json:
-    """JSON text read piece by piece; knows how far it is, for messages."""
-
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
-        self.path = path
-        self._file = file
-        self._decode: Callable[..., str] = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self._json = json.JSONDecoder()
-        self._text, self._at, self._dropped, self._ended = "", 0, 0, False
-        self._odd_until = 0
-
-    def fail(self, expected: str) -> InputError:
-        """The error for what stands at the present place."""
-        where = f"character {self._dropped + self._at + 1}"
-        state = "the file ends" if self._ended and self._at >= len(self._text) else "broken JSON"
-        return InputError(
-            f"{self.path}, {where}: {state}; expected {expected}; fetch the file again"
-        )
-
-    def peek(self) -> str:
-        """The next sign that is no white space, '' at the end."""
-        while True:
-            match = WHITESPACE.match(self._text, self._at)
-            self._at = match.end() if match else self._at
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._more():
-                return ""
-
-    def take(self, signs: str, expected: str) -> str:
-        """The next sign, which must be one of `signs`."""
-        sign = self.peek()
-        if not sign or sign not in signs:
-            raise self.fail(expected)
-        self._at += 1
-        return sign
-
-    def value(self) -> Any:
-        """The next whole value."""
-        self.peek()
-        while True:
-            try:
-                value, end = self._json.raw_decode(self._text, self._at)
-            except (json.JSONDecodeError, RecursionError) as error:
-                if self._room() and self._more():
-                    continue
-                raise self.fail("a whole JSON value") from error
-            # a number may go on in the next block, be it after its point or in its exponent
-            if NUMBER_CUT.fullmatch(self._text, end) and self._more():
-                continue
-            self._at = end
-            return value
-
-    def skip(self) -> None:
-        """Step over the next value; a list is stepped over item by item."""
-        if self.peek() == "[":
-            for _ in self.blocks():
-                pass
-        else:
-            self.value()
-
-    def blocks(self) -> Iterator[list[Any]]:
-        """The items of the next value, a list, some at a time."""
-        self.take("[", "a list")
-        if self.peek() == "]":
-            self.take("]", "]")
-            return
-        while True:
-            yield self._some()
-            if self.take(",]", "',' or ']' after an item") == "]":
-                return
-
-    def _some(self) -> list[Any]:
-        """The next items up to a '}' at hand if that reads as a list, else the next one.
-
-        JSON is read from left to right: what reads as a list of whole items from an item's start
-        is that, even if the '}' stands in a text.
-        """
-        self.peek()
-        if self._dropped + self._at < self._odd_until:
-            return [self.value()]
-        while len(self._text) - self._at < BLOCK and self._more():
-            pass
-        length = len(self._text) - self._at
-        # the list may end, or hold something odd: look for it in ever smaller parts
-        while length > SMALLEST_PART:
-            end = self._text.rfind("}", self._at, self._at + length) + 1
-            try:
-                items: list[Any] = orjson.loads(f"[{self._text[self._at : end]}]")
-            except orjson.JSONDecodeError:
-                items = []
-            if items:
-                self._at = end
-                return items
-            length //= 4
-        self._odd_until = self._dropped + self._at + length
-        return [self.value()]
-
-    def _room(self) -> bool:
-        return len(self._text) - self._at <= LONGEST_ITEM
-
-    def _more(self) -> bool:
-        if self._ended:
-            return False
-        block = self._file.read(BLOCK)
-        self._ended = not block
-        try:
-            text = self._decode(block, final=self._ended)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{self.path}: not UTF-8 ({error.reason}); expected JSON") from error
-        self._dropped += self._at
-        self._text, self._at = self._text[self._at :] + text, 0
-        return not self._ended
-
-
-def _coco_items(path: Path) -> Iterator[tuple[str, list[Any]]]:
-    """(key, some items) of the lists `images` and `annotations`, in file order."""
+def _coco_items(path: Path) -> Iterator[tuple[str, list[Any], int]]:
+    """(key, some items, their characters) of the lists `images` and `annotations`, in order."""
     with opened(path) as file:
-        text = _Json(path, file)
+        text = JsonText(path, file)
         text.take("{", "a JSON object, as in MS-COCO's captions_*.json")
         seen = set()
         while text.peek() == '"':
@@ -522,8 +460,12 @@ def _coco_items(path: Path) -> Iterator[tuple[str, list[Any]]]:
             text.take(":", "':' after a key")
             if key in ("images", "annotations"):
                 seen.add(key)
-                for items in text.blocks():
-                    yield key, items
+                start = text.place
+                for number, items in enumerate(text.blocks()):
+                    if key == "annotations" and number == 0:
+                        _check_annotation(path, items[0])
+                    yield key, items, text.place - start
+                    start = text.place
             else:
                 text.skip()
             if text.take(",}", "',' or '}' after a value") == "}":
@@ -535,3 +477,11 @@ def _coco_items(path: Path) -> Iterator[tuple[str, list[Any]]]:
         for key in ("images", "annotations"):
             if key not in seen:
                 raise InputError(f"{path}: no list {key!r}; expected MS-COCO's captions_*.json")
+
+
+def _check_annotation(path: Path, item: Any) -> None:
+    if isinstance(item, dict) and "caption" not in item and "category_id" in item:
+        raise InputError(
+            f"{path}: its annotations are objects without 'caption'; expected a captions file "
+            "(captions_*.json), this looks like instances"
+        )

@@ -1,12 +1,13 @@
--- corpus: one row per caption kept, in file order.
+-- corpus: one row per caption kept, of a batch of those that were taken for one, in file order.
 select
-    caption_id,
-    $source as source,
-    $split as split,
-    image_id,
-    text,
-    $file as file,
-    position
-from classified
-where reason is null
-order by position
+    coalesce(late.caption_id, batch.caption_id) as caption_id,
+    batch.source,
+    batch.split,
+    batch.image_id,
+    batch.text,
+    batch.file,
+    batch.position
+from batch
+left join late using (position)
+where late.reason is null
+order by batch.position

@@ -3,10 +3,8 @@ select
     $source as source,
     $split as split,
     $file as file,
-    classified.position,
-    classified.reason,
-    raw.raw
-from classified
-left join raw using (position)
-where classified.reason is not null
-order by classified.position
+    position,
+    reason,
+    raw
+from refused
+order by position

@@ -2,9 +2,13 @@
 
 import gzip
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks import ingest as ingest_module
-from tasks import readers
-from tasks.errors import InputError
+from tasks import json_text, readers
+from tasks.checks import run_checks
+from tasks.errors import DataTestError, InputError
 from tasks.ingest import check_file, find_files, ingest_file, split_of
 from tasks.readers import Columns
 
@@ -239,7 +244,7 @@ ITEMS = st.lists(
 def read_through(path: Path, form: Any) -> tuple[list[Any], list[str]]:
     columns = Columns("caption", "id", "image_id")
     records, images = [], []
-    for block in ingest_module._read(path, form, columns):
+    for block in readers.read_blocks(path, form, columns):
         for row, record in enumerate(block.records.to_pylist()):
             records.append(record | {"raw": block.raw(row)})
         images += block.images
@@ -263,8 +268,9 @@ def test_the_fast_way_reads_what_the_careful_one_reads(
         found = []
         for block, smallest, columnar in ((1 << 20, 1 << 12, True), (40, 4, True), (40, 99, False)):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(readers, "BLOCK", block)
-                patch.setattr(readers, "SMALLEST_PART", smallest)
+                for module in (json_text, readers):
+                    patch.setattr(module, "BLOCK", block)
+                patch.setattr(json_text, "SMALLEST_PART", smallest)
                 if not columnar:
                     for way in ("_coco_columns", "_narrative_columns", "_row_columns"):
                         patch.setattr(readers, way, lambda *_: None)
@@ -278,6 +284,154 @@ def test_the_fast_way_reads_what_the_careful_one_reads(
             assert found[0][1] == ["1", "2"]
 
 
+SIGNS = [
+    "a",
+    "dog ",
+    " ",
+    "\u00a0",
+    "\u3000",
+    "\u200b",
+    "\t",
+    "\r\n",
+    "\x07",
+    "\x7f",
+    "\x9f",
+    "\u00e9",
+]
+ANNOTATIONS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.integers(0, 5),
+            "image_id": st.sampled_from(["1", "2", "1_1", "3"]),
+            "annotator_id": st.integers(1, 3),
+            "caption": st.one_of(
+                st.lists(st.sampled_from(SIGNS), max_size=5).map("".join),
+                st.sampled_from(
+                    ["a dog", " dogs", "cat ", " ", None, "x" * 10_000, "\u00e9" * 10_001]
+                ),
+            ),
+        }
+    ),
+    max_size=14,
+)
+
+
+def plain_way(items: list[Any], form: str) -> tuple[list[Any], list[Any]]:
+    """(id, text, position) of captions and (position, reason) of the others, one by one."""
+    found: dict[int, tuple[str, str]] = {}
+    rejects = []
+    for position, item in enumerate(items, 1):
+        coco = form == "coco"
+        native = item["id"] if coco else f"{item['image_id']}_{item['annotator_id']}"
+        text = item["caption"]
+        if text is None:
+            rejects.append((position, "no_text"))
+            continue
+        text = re.sub(r"[\t\r\n]+", " ", text)
+        while text and unicodedata.category(text[0]) == "Zs":
+            text = text[1:]
+        while text and unicodedata.category(text[-1]) == "Zs":
+            text = text[:-1]
+        if not text:
+            rejects.append((position, "empty_text"))
+        elif len(text) > 10_000:
+            rejects.append((position, "too_long"))
+        elif any(unicodedata.category(sign) == "Cc" for sign in text):
+            rejects.append((position, "control_characters"))
+        elif coco and item["image_id"] not in ("1", "2"):
+            rejects.append((position, "unknown_image"))
+        else:
+            found[position] = (f"s/t/{native}", text)
+    ids = [one for one, _ in found.values()]
+    captions = []
+    for number, (position, (native, text)) in enumerate(found.items()):
+        times = ids[: number + 1].count(native)
+        name = native if times == 1 else f"{native}_{times}"
+        if times > 1 and (form == "coco" or name in ids):
+            rejects.append((position, "duplicate_id"))
+        else:
+            captions.append((name, text, position))
+    return captions, sorted(rejects)
+
+
+@settings(max_examples=40, deadline=None)
+@given(items=ANNOTATIONS, form=st.sampled_from(["coco", "narratives"]), batch=st.integers(1, 20))
+def test_captions_are_those_that_a_plain_loop_keeps(
+    tmp_path_factory: pytest.TempPathFactory, items: list[Any], form: str, batch: int
+) -> None:
+    folder = tmp_path_factory.mktemp("plain")
+    images = [{"id": 1}, {"id": "2"}]
+    # a file may list its images behind its annotations
+    parts = {"images": images, "annotations": items}
+    coco = json.dumps(parts if batch % 2 else dict(reversed(parts.items())))
+    lines = "\n".join(map(json.dumps, items))
+    (folder / "f.json").write_text(coco if form == "coco" else lines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest_module, "RECORDS_PER_BATCH", batch)
+        for module in (json_text, readers):
+            patch.setattr(module, "BLOCK", 100)
+        corpus, rejects = ingest(folder / "f.json", form, folder / "out")
+    found = [(row["caption_id"], row["text"], row["position"]) for row in corpus]
+    assert (found, [(row["position"], row["reason"]) for row in rejects]) == plain_way(items, form)
+
+
+def test_a_number_behind_an_id_may_be_in_use(tmp_path: Path) -> None:
+    items = [("a", 1), ("a_1", 2), ("a", 1), ("a", 1)]
+    lines = [{"image_id": i, "annotator_id": by, "caption": "A dog"} for i, by in items]
+    (tmp_path / "n.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    corpus, rejects = ingest(tmp_path / "n.jsonl", "narratives", tmp_path / "out")
+    assert [row["caption_id"] for row in corpus] == ["s/t/a_1", "s/t/a_1_2", "s/t/a_1_3"]
+    assert [(row["position"], row["reason"]) for row in rejects] == [(3, "duplicate_id")]
+
+
+def test_ids_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(COCO))
+    expected = ingest(path, "coco", tmp_path / "one")
+    monkeypatch.setattr(ingest_module, "_repeated", lambda ids: np.unique(np.array(ids, "uint64")))
+    assert ingest(path, "coco", tmp_path / "other") == expected
+
+
+def test_an_id_that_is_no_text_does_no_harm(tmp_path: Path) -> None:
+    items = [{"id": i, "image_id": "\ud800", "caption": "A dog"} for i in ("\ud800", "b", 2**70)]
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"images": [{"id": "?"}], "annotations": items}))
+    corpus, _ = ingest(path, "coco", tmp_path / "out")
+    assert [row["caption_id"] for row in corpus] == ["s/t/?", "s/t/b", f"s/t/{2**70}"]
+
+
+def test_few_long_lines_make_a_batch(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes((b"x" * 900_000 + b"\n") * 60)
+    batches = list(ingest_module._batches(readers.read_table(path, Columns())))
+    assert sum(len(block.records) for batch in batches for block in batch) == 60
+    assert max(sum(block.size for block in batch) for batch in batches) < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("check", "corpus", "message"),
+    [
+        ("captions_once", "('a', 1), ('a', 2), ('b', 3)", r"1 rows.*caption_id = 'a', .*\[1, 2\]"),
+        ("captions_once", "('c', 1), ('c', 3), ('b', 2)", r"1 rows.*caption_id = 'c', .*\[1, 3\]"),
+        ("all_accounted", "('a', 1), ('b', 2)", r"records = 4, kept = 2, rejected = 1"),
+        ("texts_present", "('a', 1), (null, 2)", r"1 rows.*position = 2"),
+    ],
+)
+def test_data_tests_find_faults(check: str, corpus: str, message: str) -> None:
+    with duckdb.connect() as connection:
+        for sql in (
+            f"create table corpus as from (values {corpus}) as t (caption_id, position)",
+            "create table repeated as select hash('a') as id_hash",
+            "create table late as select 'c' as caption_id",
+            "create table read as select 4 as records",
+            "create table rejects as select 7 as position",
+            "create view judged as select *, null as reason, 'a dog' as text from corpus",
+        ):
+            connection.execute(sql)
+        with pytest.raises(DataTestError, match=message):
+            run_checks(connection, "corpus", [check])
+
+
 @pytest.mark.parametrize("number", ["-1.9451006368171776e+16", "12", "0.5", "7E-3"])
 def test_a_number_may_be_cut_anywhere(
     tmp_path: Path, number: str, monkeypatch: pytest.MonkeyPatch
@@ -287,7 +441,7 @@ def test_a_number_may_be_cut_anywhere(
     whole = read_through(path, "coco")
     assert [json.loads(record["raw"]) for record in whole[0]] == [json.loads(number), 1]
     for block in range(1, 60):
-        monkeypatch.setattr(readers, "BLOCK", block)
+        monkeypatch.setattr(json_text, "BLOCK", block)
         assert read_through(path, "coco") == whole
 
 

@@ -1,5 +1,11 @@
 -- A row if the records that were read are not exactly those that were kept or rejected.
-select
-    (select count(*) from records) as read,
-    (select count(*) from classified) as classified
-where read != classified
+with counted as (
+    select
+        (select sum(records) from read) as records,
+        (select count(*) from corpus) as kept,
+        (select count(*) from rejects) as rejected
+)
+
+select *
+from counted
+where records != kept + rejected

@@ -1,7 +1,7 @@
--- A row per kept caption without a text or an id.
+-- A row per caption without a text or an id.
 select
     position,
     caption_id,
     text
-from classified
+from judged
 where reason is null and (text is null or text = '' or caption_id is null)

@@ -1,0 +1,7 @@
+-- refused: one row per record that is no caption by itself, in file order, with the reason.
+select
+    position,
+    reason
+from judged
+where reason is not null
+order by position

@@ -1,0 +1,7 @@
+-- rejected late: one row per record that the whole file tells is no caption, with the reason.
+select
+    position,
+    reason
+from late
+where reason is not null
+order by position

@@ -1,0 +1,12 @@
+-- taken: one row per record that is a caption as far as it shows by itself, in file order.
+select
+    caption_id,
+    $source as source,
+    $split as split,
+    image_id,
+    text,
+    $file as file,
+    position
+from judged
+where reason is null
+order by position
