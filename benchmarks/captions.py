@@ -1,7 +1,14 @@
-"""Made-up captions, as long as COCO's, for benchmarks that need no data."""
+"""Captions for benchmarks: made up, as long as COCO's, and their way into a store."""
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from models.backbone import Backbone
+from tasks.encode import StoreDtype, write_features
+from tasks.partitions import tokens_file, write_partitions
 
 WORDS = (
     "a the on in with of and near two small large red white wooden sitting standing next to some "
@@ -29,3 +36,12 @@ def made_up_classes(count: int) -> list[str]:
     third = ["", "red ", "big ", "old ", "iron ", "paper ", "round ", "tall ", "striped ", "open "]
     names = [a + b + c for c in second for a in third for b in first]
     return names[:count]
+
+
+def encode_table(
+    captions: pa.Table, backbone: Backbone, folder: Path, dtype: StoreDtype = "float16"
+) -> dict[str, float]:
+    """Tokenise and encode a table (caption_id, text, classes) as one partition, all in `folder`."""
+    ((name, (count, tokens)),) = write_partitions([captions], backbone, folder).items()
+    figures = write_features(tokens_file(folder, name), backbone, folder, dtype=dtype)
+    return figures | {"tokens_per_caption": round(tokens / count, 2)}

@@ -13,10 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from benchmarks import plain
-from benchmarks.captions import made_up, made_up_classes
+from benchmarks.captions import encode_table, made_up, made_up_classes
 from benchmarks.timing import medians
 from tasks.backbone import load_backbone
-from tasks.encode import write_features
 
 MINI = Path(__file__).parents[2] / "shared" / "data" / "coco_mini"
 SLICE = 64
@@ -45,7 +44,7 @@ def measure(texts: Sequence[str], repeats: int) -> dict[str, float]:
     def bucketed() -> None:
         nonlocal figures
         with tempfile.TemporaryDirectory() as folder:
-            figures = write_features(table, backbone, Path(folder))
+            figures = encode_table(table, backbone, Path(folder))
 
     padded_s, bucketed_s = medians(padded, bucketed, repeats=repeats)
     plain_rate, fast_rate = SLICE / padded_s, len(texts) / bucketed_s

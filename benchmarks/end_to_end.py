@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.captions import made_up
+from benchmarks.captions import encode_table, made_up
 from models.tai_dpt import CaptionBatch
 from tasks.backbone import load_backbone
-from tasks.encode import CAPTIONS, CAPTIONS_PER_SHARD, write_features
+from tasks.encode import CAPTIONS_PER_SHARD
 from tasks.features import CaptionFeatures
 from tasks.profile import TrainSettings
 from tasks.train import write_prompts
@@ -57,8 +57,8 @@ def repeat_shard(folder: Path, copies: int) -> None:
         path = folder / f"shard-{number:05d}.arrow"
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, copy.schema) as writer:
             writer.write_batch(copy)
-    captions = pq.read_table(folder / CAPTIONS)
-    pq.write_table(pa.concat_tables([captions] * copies), folder / CAPTIONS)
+    (path,) = folder.glob("part-*.parquet")
+    pq.write_table(pa.concat_tables([pq.read_table(path)] * copies), path)
 
 
 def main() -> None:
@@ -82,10 +82,10 @@ def main() -> None:
         folder = Path(name, "features")
         folder.mkdir()
         start = time.perf_counter()
-        encoded = write_features(table, backbone, folder)
+        encoded = encode_table(table, backbone, folder)
         encode_s = (time.perf_counter() - start) * copies
         repeat_shard(folder, copies)
-        captions = CaptionFeatures(folder, vocabulary.classes)
+        captions = CaptionFeatures(folder, [folder], vocabulary.classes)
         for rows in torch.randperm(len(captions)).split(arguments.batch):
             captions.batch(rows, backbone.device)
         # of two short epochs the second is timed: the first warms up
@@ -99,7 +99,7 @@ def main() -> None:
             card={},
             on_epoch=on_epoch,
         )
-        size = sum(path.stat().st_size for path in folder.glob("*.arrow"))
+        size = sum(path.stat().st_size for path in folder.glob("shard-*.arrow"))
     step_s = (ends[1] - ends[0]) / arguments.steps
     steps = EPOCHS * -(-len(captions) // arguments.batch)
     found = {

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks import plain
-from benchmarks.captions import made_up, made_up_classes
+from benchmarks.captions import encode_table, made_up, made_up_classes
 from benchmarks.memory import peak_mb
 from benchmarks.timing import medians
 from models.backbone import Backbone
@@ -24,7 +24,7 @@ from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.tai_dpt import TaIDPT
 from tasks.backbone import load_backbone
-from tasks.encode import stores_projection, write_features
+from tasks.encode import stores_projection
 from tasks.features import CaptionFeatures
 from tasks.vocabulary import builtin_vocabulary_path, load_vocabulary
 
@@ -61,8 +61,8 @@ class FastStep:
         ids = [str(number) for number in range(batch)]
         table = pa.table({"caption_id": ids, "text": self.texts, "classes": labels})
         folder.mkdir()
-        write_features(table, backbone, folder)
-        self.features = CaptionFeatures(folder, self.names)
+        encode_table(table, backbone, folder)
+        self.features = CaptionFeatures(folder, [folder], self.names)
         self._device = backbone.device
 
     def __call__(self) -> torch.Tensor:

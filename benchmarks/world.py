@@ -63,8 +63,12 @@ class World:
         for source, path in stages.caption_files(profile):
             corpora.append(stages.ingest_file.fn(source, path))
             labels.append(stages.label_captions.fn(corpora[-1], self.vocabulary))
-        features = stages.encode_captions.fn(profile, self.vocabulary, corpora, labels)
-        return stages.train_prompts.fn(profile, self.vocabulary, features, lambda *_: None)
+        choice = stages.choose_captions.fn(profile, self.vocabulary, corpora, labels)
+        features = [
+            stages.encode_partition.fn(profile, choice, part)
+            for part in stages.stored_partitions(profile, choice)
+        ]
+        return stages.train_prompts.fn(profile, self.vocabulary, choice, features, lambda *_: None)
 
     def probe(self) -> Stage:
         """The linear probe on true labels."""

@@ -6,6 +6,7 @@ from prefect import flow
 
 from tasks import stages, track
 from tasks.profile import ImageSet, Profile
+from tasks.runners import task_runner
 from tasks.store import Stage, find_stage
 from tasks.vocabulary import Vocabulary, load_vocabulary
 
@@ -14,7 +15,7 @@ from tasks.vocabulary import Vocabulary, load_vocabulary
 def prompts(
     profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
 ) -> dict[str, Any]:
-    """Encode captions, train, encode images, evaluate.
+    """Choose captions and encode them, train, encode images, evaluate.
 
     Args:
         profile: a whole profile.
@@ -23,14 +24,15 @@ def prompts(
         mlflow_run: id of the run under which each method's is nested.
 
     Returns:
-        The keys of all stages: `features`, `trained` by method, `listed` and `images` by image set,
-        `evaluations` by method and image set.
+        The keys of all stages: `choice`, `features` by partition, `trained` by method, `listed` and
+        `images` by image set, `evaluations` by method and image set.
 
     """
     vocabulary = load_vocabulary(stages.vocabulary_path(profile))
     images = {each.name: _encoded(profile, each) for each in stages.image_sets_of(profile)}
     keys: dict[str, Any] = {
-        "features": None,
+        "choice": None,
+        "features": [],
         "trained": {},
         "listed": {each.name: images[each.name][0].folder.name for each in profile.images},
         "images": {each.name: images[each.name][1].folder.name for each in profile.images},
@@ -46,8 +48,11 @@ def prompts(
                 run.dataset(profile.labelled.name, listed, "training")
                 trained = stages.fit_probe(vocabulary, listed, encoded)
             elif method != "zero-shot":
-                features, trained = _trained_prompts(profile, vocabulary, corpora, labels, run)
-                keys["features"] = features.folder.name
+                choice, features, trained = _trained_prompts(
+                    profile, vocabulary, corpora, labels, run
+                )
+                keys["choice"] = choice.folder.name
+                keys["features"] = [stage.folder.name for stage in features]
                 keys["trained"][method] = trained.folder.name
             for image_set in profile.images:
                 listed, encoded = images[image_set.name]
@@ -73,18 +78,37 @@ def _trained_prompts(
     corpora: list[str],
     labels: list[str],
     run: track.Run,
-) -> tuple[Stage, Stage]:
-    """Caption features and the prompts tuned on them; each epoch is logged to `run`."""
-    features = stages.encode_captions(
+) -> tuple[Stage, list[Stage], Stage]:
+    """Captions, their features, and the prompts tuned on them; each epoch is logged to `run`."""
+    choice = stages.choose_captions(
         profile,
         vocabulary,
         [find_stage("ingest", key) for key in corpora],
         [find_stage("label", key) for key in labels],
     )
-    run.dataset("captions", features, "training")
+    run.dataset("captions", choice, "training")
+    features = encode_captions(profile, choice)
     trained = stages.train_prompts(
-        profile, vocabulary, features, lambda epoch, figures: run.metrics(figures, epoch)
+        profile, vocabulary, choice, features, lambda epoch, figures: run.metrics(figures, epoch)
     )
     for name in ("prompts.safetensors", "card.json"):
         run.artifact(trained.file(name), "prompts")
-    return features, trained
+    return choice, features, trained
+
+
+def encode_captions(profile: Profile, choice: Stage) -> list[Stage]:
+    """Features of the chosen captions by partition, by the profile's task runner."""
+    # one after the other on threads: a partition keeps all cores, or the GPU, busy
+    mapped = encode.with_options(task_runner=task_runner(profile.runner, threads=1))
+    return mapped(profile, choice.folder.name)
+
+
+@flow(name="encode", persist_result=False)
+def encode(profile: Profile, choice: str) -> list[Stage]:
+    """Encode a choose stage's partitions side by side; none where features are not stored."""
+    chosen = find_stage("choose", choice)
+    encoded = [
+        stages.encode_partition.submit(profile, chosen, part)
+        for part in stages.stored_partitions(profile, chosen)
+    ]
+    return [future.result() for future in encoded]

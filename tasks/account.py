@@ -32,8 +32,8 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
             "rest": f"{read - labelled:,} name no class; {found:,} labels in the others",
         }
     )
-    if outcome.features:
-        count = outcome.features.counts
+    if outcome.choice:
+        count = outcome.choice.counts
         added = count.get("captions/templates", 0)
         steps.append(
             {

@@ -8,17 +8,17 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch.nn import functional as F
 
 from models.backbone import Backbone
 from models.scoring import PackedTokens
 from models.tai_dpt import CaptionBatch
-from tasks.encode import CAPTIONS, TOKENS, Encoded, Indices, StoreDtype, encode_sorted, ranges
+from tasks import arrow, partitions
+from tasks.arrow import Indices, ranges
+from tasks.encode import Encoded, StoreDtype, encode_sorted
 
-CODE: Final = ("tasks/features.py",)
+CODE: Final = ("tasks/features.py", *partitions.CODE)
 
 
 class Captions(Protocol):
@@ -33,11 +33,26 @@ class Captions(Protocol):
         ...
 
 
-def open_captions(folder: Path, classes: Sequence[str], backbone: Backbone) -> Captions:
-    """The captions of a finished encode stage; labels are columns in the order of `classes`."""
-    if (folder / TOKENS).is_file():
-        return CaptionTokens(folder, classes, backbone)
-    return CaptionFeatures(folder, classes)
+def open_captions(
+    choice: Path,
+    features: Sequence[Path],
+    classes: Sequence[str],
+    backbone: Backbone,
+    dtype: StoreDtype,
+) -> Captions:
+    """All captions of a finished choose stage, partition by partition.
+
+    Args:
+        choice: the stage's folder.
+        features: folder of each partition's features, in order; none: they are encoded anew.
+        classes: labels are columns in their order.
+        backbone: encodes what is not stored.
+        dtype: of features that are not stored.
+
+    """
+    if features:
+        return CaptionFeatures(choice, features, classes)
+    return CaptionTokens(choice, classes, backbone, dtype)
 
 
 @dataclass(frozen=True)
@@ -54,23 +69,30 @@ class _Shard:
 class CaptionFeatures:
     """Stored features, memory-mapped: a batch copies its own rows and keeps no others in memory."""
 
-    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
-        self._labels = _Labels(folder, classes)
+    def __init__(self, choice: Path, features: Sequence[Path], classes: Sequence[str]) -> None:
+        self._labels = _Labels(choice, classes)
         self._shards: list[_Shard] = []
         self._place = np.zeros((len(self._labels), 2), dtype=np.int64)
-        for number, path in enumerate(sorted(folder.glob("shard-*.arrow"))):
-            batch, self._dtype, file = _read(path)
-            rows = batch["caption"].to_numpy()
-            self._place[rows] = np.stack([np.full(len(rows), number), np.arange(len(rows))], axis=1)
-            self._shards.append(
-                _Shard(
-                    _matrix(batch["tokens"].values),
-                    batch["norms"].values.to_numpy(),
-                    _matrix(batch["global"]),
-                    batch["tokens"].offsets.to_numpy().copy(),
-                    file,
+        first = 0
+        for folder in features:
+            of_folder = [arrow.read_rows(path) for path in sorted(folder.glob("shard-*.arrow"))]
+            for shard in of_folder:
+                columns, number = shard.rows, len(self._shards)
+                within = np.arange(len(columns))
+                self._place[first + columns["caption"].to_numpy()] = np.stack(
+                    [np.full_like(within, number), within], axis=1
                 )
-            )
+                self._dtype = shard.metadata["dtype"]
+                self._shards.append(
+                    _Shard(
+                        arrow.matrix_of(columns["tokens"].values),
+                        columns["norms"].values.to_numpy(),
+                        arrow.matrix_of(columns["global"]),
+                        columns["tokens"].offsets.to_numpy().copy(),
+                        shard.file,
+                    )
+                )
+            first += sum(len(shard.rows) for shard in of_folder)
 
     def __len__(self) -> int:
         return len(self._place)
@@ -99,21 +121,23 @@ class CaptionTokens:
     captions share the matrix products.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], backbone: Backbone) -> None:
-        self._labels = _Labels(folder, classes)
-        self._backbone = backbone
-        batch, self._dtype, _ = _read(folder / TOKENS)
-        self._ids = batch["tokens"].values.to_numpy()
-        self._starts = torch.from_numpy(batch["tokens"].offsets.to_numpy().copy())
+    def __init__(
+        self, choice: Path, classes: Sequence[str], backbone: Backbone, dtype: StoreDtype
+    ) -> None:
+        self._labels = _Labels(choice, classes)
+        self._backbone, self._dtype = backbone, dtype
+        parts = [partitions.read_tokens(path) for path in sorted(choice.glob("part-*.arrow"))]
+        self._ids = np.concatenate([ids for ids, _ in parts])
+        self._lengths = torch.cat([lengths for _, lengths in parts])
+        self._starts = self._lengths.cumsum(0) - self._lengths
 
     def __len__(self) -> int:
         return len(self._labels)
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
         """See `Captions.batch`."""
-        lengths = self._starts[rows + 1] - self._starts[rows]
-        order = torch.argsort(lengths, stable=True)
-        rows, lengths = rows[order], lengths[order]
+        rows = rows[torch.argsort(self._lengths[rows], stable=True)]
+        lengths = self._lengths[rows]
         ids = self._ids[ranges(self._starts[rows].numpy(), lengths.numpy())]
         encoded = encode_sorted(ids, lengths, self._backbone, self._dtype)
         return _batch(encoded, lengths, self._labels.of(rows.numpy()), device)
@@ -122,8 +146,8 @@ class CaptionTokens:
 class _Labels:
     """Classes of each caption; dense only for a batch."""
 
-    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
-        lists = pq.read_table(folder / CAPTIONS, columns=["classes"])["classes"].combine_chunks()
+    def __init__(self, choice: Path, classes: Sequence[str]) -> None:
+        lists = partitions.read_classes(choice)
         index = {label: i for i, label in enumerate(classes)}
         names = lists.flatten().dictionary_encode()
         columns = np.array([index[name] for name in names.dictionary.to_pylist()], dtype=np.int64)
@@ -166,16 +190,3 @@ def _gather(shard: _Shard, rows: Indices) -> tuple[npt.NDArray[Any], ...]:
     # the pages stay in the system's cache, and count no more as this process's memory
     shard.file.madvise(mmap.MADV_DONTNEED)
     return copies
-
-
-def _read(path: Path) -> tuple[pa.RecordBatch, StoreDtype, mmap.mmap]:
-    """The rows of a file, as views of its memory map; their dtype; and the map."""
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    reader = pa.ipc.open_file(pa.py_buffer(mapped))
-    return reader.get_batch(0), reader.schema.metadata[b"dtype"].decode(), mapped
-
-
-def _matrix(array: pa.FixedSizeListArray) -> npt.NDArray[Any]:
-    values: npt.NDArray[Any] = array.flatten().to_numpy()
-    return values.reshape(len(array), array.type.list_size)

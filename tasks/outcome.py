@@ -14,8 +14,10 @@ class Outcome:
     corpora: tuple[Stage, ...]
     labels: tuple[Stage, ...]
     """One per corpus, in the same order."""
-    features: Stage | None
-    """The captions' features; None where no method learns from captions."""
+    choice: Stage | None
+    """The captions to learn from; None where no method does."""
+    features: tuple[Stage, ...]
+    """Their features by partition; none where captions are encoded anew for each step."""
     trained: dict[str, Stage]
     """Prompts by method."""
     listed: dict[str, Stage]
@@ -36,7 +38,8 @@ class Outcome:
         return {
             "corpora": [stage.folder.name for stage in self.corpora],
             "labels": [stage.folder.name for stage in self.labels],
-            "features": self.features.folder.name if self.features else None,
+            "choice": self.choice.folder.name if self.choice else None,
+            "features": [stage.folder.name for stage in self.features],
             "trained": keys_of(self.trained),
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
@@ -49,7 +52,8 @@ class Outcome:
         found = [(str(corpus.manifest["parameters"]["file"]), corpus) for corpus in self.corpora]
         files = [file for file, _ in found]
         found += list(zip(files, self.labels, strict=True))
-        found += [("captions", self.features)] if self.features else []
+        found += [("captions", self.choice)] if self.choice else []
+        found += [(f"captions, part {n}", stage) for n, stage in enumerate(self.features, start=1)]
         found += [*self.trained.items(), *self.listed.items(), *self.images.items()]
         for method, of_method in self.evaluations.items():
             found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
@@ -66,7 +70,8 @@ def found_again(keys: Mapping[str, Any]) -> Outcome:
     return Outcome(
         corpora=tuple(find_stage("ingest", key) for key in keys["corpora"]),
         labels=tuple(find_stage("label", key) for key in keys["labels"]),
-        features=find_stage("encode", keys["features"]) if keys["features"] else None,
+        choice=find_stage("choose", keys["choice"]) if keys.get("choice") else None,
+        features=tuple(find_stage("encode", key) for key in keys["features"]),
         trained=all_of("train", keys["trained"]),
         listed=all_of("image-set", keys["listed"]),
         images=all_of("images", keys["images"]),

@@ -144,7 +144,8 @@ class Profile(Settings):
     )
     refresh: RefreshSettings = RefreshSettings()
     runner: Literal["threads", "dask", "ray"] = Field(
-        "threads", description="Where caption files are worked on; dask and ray are extras."
+        "threads",
+        description="Where captions are read, labelled and encoded; dask and ray are extras.",
     )
     captions: CaptionChoice = CaptionChoice()
     backbone: BackboneSettings = BackboneSettings()

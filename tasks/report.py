@@ -127,7 +127,6 @@ def _headline(
     profile: Profile, outcome: Outcome, method: str, name: str, scored: showcase.Scored
 ) -> dict[str, Any]:
     figures = outcome.evaluations[method][name].figures
-    features = outcome.features
     headline = {
         "method": method,
         "images": name,
@@ -135,7 +134,7 @@ def _headline(
         "low": figures["mAP_low/merged"],
         "high": figures["mAP_high/merged"],
         "classes": outcome.evaluations[method][name].counts["classes/evaluated"],
-        "captions": features.counts["captions/selected"] if features else 0,
+        "captions": outcome.choice.counts["captions/selected"] if outcome.choice else 0,
         "gain": None,
     }
     if BASELINE in profile.methods and method != BASELINE:

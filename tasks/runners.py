@@ -15,8 +15,8 @@ from tasks.errors import InputError
 THREADS: Final = 2
 
 
-def task_runner(name: str) -> TaskRunner[Any]:
-    """The runner called threads, dask or ray.
+def task_runner(name: str, threads: int = THREADS) -> TaskRunner[Any]:
+    """The runner called threads (so many at once), dask or ray.
 
     Raises:
         InputError: its extra is not installed.
@@ -38,4 +38,4 @@ def task_runner(name: str) -> TaskRunner[Any]:
         raise InputError(
             f"field 'runner': {name} is not installed; run pip install 'tai-flows[{name}]'"
         ) from error
-    return ThreadPoolTaskRunner(max_workers=THREADS)
+    return ThreadPoolTaskRunner(max_workers=threads)

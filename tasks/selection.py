@@ -1,10 +1,12 @@
 """Which captions are trained on: labelled, each once, a few per image; and the class templates."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 import sql
@@ -15,7 +17,7 @@ CODE: Final = ("tasks/selection.py", "sql/training/captions.sql", "sql/training/
 
 def training_captions(
     corpus: Sequence[Path], labels: Sequence[Path], *, per_image: int | None, seed: int
-) -> tuple[pa.Table, dict[str, int]]:
+) -> tuple[list[pa.Table], dict[str, int]]:
     """Choose the captions to train on and say where the others went.
 
     Args:
@@ -25,7 +27,7 @@ def training_captions(
         seed: decides which ones.
 
     Returns:
-        A table (caption_id, text, classes), in corpus order, and counts that add up:
+        A table (caption_id, text, classes) per corpus file, in its order, and counts that add up:
         read = duplicate + not_chosen + without_class + selected.
 
     """
@@ -53,7 +55,10 @@ def training_captions(
         "captions/without_class": read - duplicate - not_chosen - selected.num_rows,
         "captions/selected": selected.num_rows,
     }
-    return selected, counts
+    files = selected["file_index"].to_numpy()
+    starts = np.searchsorted(files, np.arange(len(corpus) + 1))
+    selected = selected.drop_columns("file_index")
+    return [selected.slice(start, stop - start) for start, stop in pairwise(starts)], counts
 
 
 def class_templates(vocabulary: Vocabulary, templates: Sequence[str]) -> pa.Table:

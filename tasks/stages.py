@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from prefect.cache_policies import NO_CACHE
 from tasks import downloads, image_sets, ingest, label, refresh, selection
 from tasks.errors import InputError
 from tasks.outcome import Outcome
-from tasks.profile import CaptionSource, ImageSet, Profile
+from tasks.profile import BackboneSettings, CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
 from tasks.readers import Columns
 from tasks.store import (
     Result,
     Stage,
     canonical,
+    home,
     is_finished,
     run_stage,
     source_sha256,
@@ -213,15 +215,13 @@ def quality(
     )
 
 
-@task(name="encode", cache_policy=NO_CACHE)
-def encode_captions(
+@task(name="choose", cache_policy=NO_CACHE)
+def choose_captions(
     profile: Profile, vocabulary: Vocabulary, corpora: Sequence[Stage], labels: Sequence[Stage]
 ) -> Stage:
-    """The chosen captions and the class templates through the frozen text tower."""
-    import pyarrow as pa
-
+    """The captions to train on and the class templates, tokenised, in partitions."""
     from models.templates import caption_templates
-    from tasks import encode
+    from tasks import encode, partitions
 
     def work(out: Path) -> Result:
         captions, counts = selection.training_captions(
@@ -230,48 +230,107 @@ def encode_captions(
             per_image=profile.captions.per_image,
             seed=profile.seed,
         )
-        if captions.num_rows == 0:
+        if not counts["captions/selected"]:
             raise InputError(
                 f"no caption names any class of vocabulary '{vocabulary.name}'; add synonyms to "
                 "it, or captions that use them"
             )
         if profile.captions.templates:
             extra = selection.class_templates(vocabulary, caption_templates())
-            captions = pa.concat_tables([captions, extra.cast(captions.schema)])
+            captions.append(extra.cast(captions[0].schema))
             counts["captions/templates"] = extra.num_rows
-        loaded = load(profile)
-        figures = encode.write_features(
-            captions,
-            loaded.backbone,
-            out,
-            dtype=profile.captions.dtype,
-            budget_gb=profile.captions.store_gb,
-        )
+        backbone = load(profile).backbone
+        sizes = partitions.write_partitions(captions, backbone, out)
+        total, tokens = (sum(numbers) for numbers in zip(*sizes.values(), strict=True))
+        figures = {
+            "tokens_per_caption": round(tokens / total, 2),
+            "store_bytes": {
+                part: encode.store_bytes(*size, backbone) for part, size in sizes.items()
+            },
+        }
         return Result(counts, figures)
 
-    choice = profile.captions.model_dump()
-    if choice["per_image"]:
-        choice["seed"] = profile.seed
+    choice = profile.captions
     return run_stage(
-        "encode",
+        "choose",
         inputs={
             "corpus": _digests(corpora),
             "labels": _digests(labels),
             "vocabulary": vocabulary.digest,
             "backbone": _backbone_identity(profile),
         },
-        parameters=choice | {"device": device(profile)},
-        code=(*encode.CODE, *selection.CODE),
+        parameters={
+            "per_image": choice.per_image,
+            "templates": choice.templates,
+            "seed": profile.seed if choice.per_image else None,
+        },
+        code=(*selection.CODE, *partitions.CODE, *encode.CODE),
         work=work,
-        resumable=True,
     )
+
+
+def stored_partitions(profile: Profile, choice: Stage) -> list[str]:
+    """The partitions whose features are stored: all of them, or none where that is too much."""
+    from tasks import encode
+
+    sizes: Mapping[str, int] = choice.figures["store_bytes"]
+    missing = sum(
+        size
+        for part, size in sizes.items()
+        if not is_finished("encode", **_encode_recipe(profile, choice, part))
+    )
+    budget = profile.captions.store_gb
+    return list(sizes) if encode.fits(sum(sizes.values()), missing, home(), budget) else []
+
+
+@task(name="encode", cache_policy=NO_CACHE, task_run_name="encode {part}")
+def encode_partition(profile: Profile, choice: Stage, part: str) -> Stage:
+    """Features of one partition of the chosen captions, by the frozen text tower."""
+    from tasks import encode, partitions
+
+    parts = list(choice.figures["store_bytes"])
+
+    def work(out: Path) -> Result:
+        figures = encode.write_features(
+            partitions.tokens_file(choice.folder, part),
+            load(profile).backbone,
+            out,
+            dtype=profile.captions.dtype,
+            name=f"encode, part {parts.index(part) + 1} of {len(parts)}",
+        )
+        return Result({}, figures)
+
+    recipe = _encode_recipe(profile, choice, part)
+    return run_stage("encode", **recipe, work=work, resumable=True)
+
+
+def _encode_recipe(profile: Profile, choice: Stage, part: str) -> dict[str, Any]:
+    """What an encode stage is known by: its own captions, whatever others were chosen."""
+    from tasks import encode, partitions
+
+    tokens = partitions.tokens_file(choice.folder, part).name
+    return {
+        "inputs": {
+            "tokens": choice.manifest["outputs"][tokens],
+            "backbone": _backbone_identity(profile),
+        },
+        "parameters": {"dtype": profile.captions.dtype, "device": device(profile)},
+        "code": encode.CODE,
+    }
 
 
 @task(name="train", cache_policy=NO_CACHE)
 def train_prompts(
-    profile: Profile, vocabulary: Vocabulary, features: Stage, on_epoch: Any
+    profile: Profile,
+    vocabulary: Vocabulary,
+    choice: Stage,
+    features: Sequence[Stage],
+    on_epoch: Any,
 ) -> Stage:
-    """TaI-DPT's prompts, tuned on caption features; `on_epoch` hears of each epoch once."""
+    """TaI-DPT's prompts, tuned on the chosen captions; `on_epoch` hears of each epoch once.
+
+    `features` are the partitions'; without any, captions are encoded anew for each step.
+    """
     import json
 
     from tasks import encode, train
@@ -279,9 +338,9 @@ def train_prompts(
 
     def work(out: Path) -> Result:
         loaded = load(profile)
-        captions = stored.open_captions(features.folder, vocabulary.classes, loaded.backbone)
+        captions = _open_captions(profile, vocabulary, choice, features)
         rows, _ = train.split_captions(
-            len(captions), templates_in(features), profile.train, profile.seed
+            len(captions), templates_in(choice), profile.train, profile.seed
         )
         card = {
             "method": "TaI-DPT (Guo et al., CVPR 2023), last epoch",
@@ -290,7 +349,7 @@ def train_prompts(
             "train": profile.train.model_dump(),
             "seed": profile.seed,
             "captions": len(rows),
-            "features": features.digest,
+            "choice": choice.digest,
         }
         figures = train.write_prompts(
             captions,
@@ -306,14 +365,16 @@ def train_prompts(
         counts = {"captions": len(rows), "captions/held_out": len(captions) - len(rows)}
         return Result(counts, figures)
 
+    place = {"device": device(profile), "dtype": profile.captions.dtype}
     stage = run_stage(
         "train",
         inputs={
-            "features": features.digest,
+            "choice": choice.digest,
+            "features": _digests(features),
             "vocabulary": vocabulary.digest,
             "backbone": _backbone_identity(profile),
         },
-        parameters=profile.train.model_dump() | {"seed": profile.seed, "device": device(profile)},
+        parameters=profile.train.model_dump() | {"seed": profile.seed} | place,
         code=(*train.CODE, *stored.CODE, *encode.CODE),
         work=work,
         resumable=True,
@@ -322,6 +383,20 @@ def train_prompts(
         for epoch, figures in enumerate(json.loads(stage.file(train.HISTORY).read_text())):
             on_epoch(epoch, figures)
     return stage
+
+
+def _open_captions(
+    profile: Profile, vocabulary: Vocabulary, choice: Stage, features: Sequence[Stage]
+) -> Any:
+    from tasks.features import open_captions
+
+    return open_captions(
+        choice.folder,
+        [stage.folder for stage in features],
+        vocabulary.classes,
+        load(profile).backbone,
+        profile.captions.dtype,
+    )
 
 
 @task(name="image set", cache_policy=NO_CACHE, task_run_name="image set {image_set.name}")
@@ -434,19 +509,18 @@ def evaluate(
 @task(name="thresholds", cache_policy=NO_CACHE)
 def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> Outcome:
     """The outcome with thresholds on the first image set, where captions were held out."""
-    from tasks import features as stored
     from tasks import thresholds, train
 
-    trained, features = outcome.trained.get("tai-dpt"), outcome.features
-    if trained is None or features is None or not trained.counts["captions/held_out"]:
+    trained, choice = outcome.trained.get("tai-dpt"), outcome.choice
+    if trained is None or choice is None or not trained.counts["captions/held_out"]:
         return outcome
     evaluation = outcome.evaluations["tai-dpt"][profile.images[0].name]
 
     def work(out: Path) -> Result:
         backbone = load(profile).backbone
-        captions = stored.open_captions(features.folder, vocabulary.classes, backbone)
+        captions = _open_captions(profile, vocabulary, choice, outcome.features)
         _, rows = train.split_captions(
-            len(captions), templates_in(features), profile.train, profile.seed
+            len(captions), templates_in(choice), profile.train, profile.seed
         )
         prompts, kappa = train.read_prompts(trained.folder), profile.train.kappa
         held_out = thresholds.caption_scores(captions, rows, prompts, backbone, kappa)
@@ -455,7 +529,8 @@ def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome
     stage = run_stage(
         "thresholds",
         inputs={
-            "features": features.digest,
+            "choice": choice.digest,
+            "features": _digests(outcome.features),
             "prompts": trained.digest,
             "evaluation": evaluation.digest,
             "backbone": _backbone_identity(profile),
@@ -553,9 +628,9 @@ def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.Imag
     )
 
 
-def templates_in(features: Stage) -> int:
-    """How many of an encode stage's captions are class templates: its last ones."""
-    return features.counts.get("captions/templates", 0)
+def templates_in(choice: Stage) -> int:
+    """How many of the chosen captions are class templates: the last ones."""
+    return choice.counts.get("captions/templates", 0)
 
 
 def device(profile: Profile) -> str:
@@ -569,16 +644,21 @@ def device(profile: Profile) -> str:
 
 
 def load(profile: Profile) -> Any:
-    """The profile's backbone."""
+    """The profile's backbone; the last one is kept for the next stage or partition."""
+    return _load(profile.backbone, device(profile), _backbone_identity(profile))
+
+
+@lru_cache(maxsize=1)
+def _load(chosen: BackboneSettings, place: str, identity: str) -> Any:
+    """A backbone that is loaded anew where a file of it has changed, as `identity` tells."""
     from tasks.backbone import load_backbone
 
-    chosen = profile.backbone
     return load_backbone(
         chosen.model,
         chosen.pretrained,
         seed=chosen.seed,
         resolution=chosen.resolution,
-        device=device(profile),
+        device=place,
     )
 
 

@@ -40,6 +40,7 @@ labelled as (
 )
 
 select
+    chosen.file_index,
     chosen.caption_id,
     chosen.text,
     labelled.classes

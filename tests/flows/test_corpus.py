@@ -1,9 +1,7 @@
-"""The flow `corpus` as a user types it, on threads and on a Dask cluster of two workers."""
+"""The flow `corpus` as a user types it; captions labelled and encoded on clusters."""
 
 import json
-import os
-import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,29 +10,9 @@ from mlflow import MlflowClient
 from tasks import stages
 from tasks.profile import load_profile
 
-ROOT = Path(__file__).parents[2]
+from .command import ROOT, run_python
 
-
-def corpus(home: Path, prefect: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    prefect.mkdir(parents=True, exist_ok=True)
-    settings = {
-        "TAI_HOME": str(home),
-        "PREFECT_HOME": str(prefect),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    environment = {**os.environ, **settings}
-    environment.pop("PREFECT_API_URL", None)
-    return subprocess.run(
-        [sys.executable, "-m", "flows.corpus", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+SMALL = "tests/small/small.toml"
 
 
 def digests(home: Path) -> dict[str, str]:
@@ -42,31 +20,45 @@ def digests(home: Path) -> dict[str, str]:
     return {f"{one['stage']}/{one['key']}": one["digest"] for one in manifests}
 
 
-def in_this_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TAI_HOME", str(home))
-    profile = load_profile(str(ROOT / "tests/small/small.toml"))
-    vocabulary = stages.check_captions.fn(profile)
-    for source, path in stages.caption_files(profile):
-        stages.label_captions.fn(stages.ingest_file.fn(source, path), vocabulary)
+@pytest.fixture(scope="module")
+def in_this_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAI_HOME", str(home))
+        patch.chdir(ROOT)
+        profile = load_profile(SMALL)
+        vocabulary = stages.check_captions.fn(profile)
+        corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(profile)]
+        labels = [stages.label_captions.fn(corpus, vocabulary) for corpus in corpora]
+        choice = stages.choose_captions.fn(profile, vocabulary, corpora, labels)
+        for part in stages.stored_partitions(profile, choice):
+            stages.encode_partition.fn(profile, choice, part)
+    return digests(home)
 
 
-def test_a_dask_cluster_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_a_cluster_gives_the_same_bytes(
+    tmp_path: Path, in_this_process: dict[str, str], runner: str
 ) -> None:
-    in_this_process(tmp_path / "here", monkeypatch)
-    on_dask = corpus(
-        tmp_path / "dask",
-        tmp_path / "prefect",
-        *("--profile", "tests/small/small.toml"),
-        *("--set", "runner=dask", "--set", "refresh.train_at_share=0.1"),
-    )
-    assert on_dask.returncode == 0, on_dask.stderr
-    found = digests(tmp_path / "dask")
-    assert found == digests(tmp_path / "here")
-    assert sorted(name.split("/")[0] for name in found) == ["ingest", "ingest", "label", "label"]
-    # no server to start `tai/full` on: it says what to type
-    assert "train anew; run: python -m flows.tai --profile tests/small/small.toml" in on_dask.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path / 'dask' / 'mlflow.db'}")
+    if find_spec(f"prefect_{runner}") is None:
+        pytest.skip(f"the extra `{runner}` is not installed")
+    done = run_python(tmp_path, "tests/flows/cluster.py", runner)
+    assert done.returncode == 0, done.stderr
+    found = digests(tmp_path)
+    assert found == in_this_process
+    made = [name.split("/")[0] for name in found]
+    # of two files and the templates
+    counts = {stage: made.count(stage) for stage in made}
+    assert counts == {"ingest": 2, "label": 2, "choose": 1, "encode": 3}
+
+
+def test_a_refresh_says_what_moved_and_what_to_type(tmp_path: Path) -> None:
+    changes = ("--set", "refresh.train_at_share=0.1")
+    done = run_python(tmp_path, "-m", "flows.corpus", "--profile", SMALL, *changes)
+    assert done.returncode == 0, done.stderr
+    # no server to start `tai/full` on
+    assert f"train anew; run: python -m flows.tai --profile {SMALL}" in done.stderr
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tai-flows"]
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics["files/new"] == 2

@@ -1,10 +1,8 @@
 """The whole road as a user types it, in processes of their own, and its answers to bad input."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -18,32 +16,13 @@ from tasks import registry, stages
 from tasks.errors import InputError
 from tasks.profile import load_profile
 
-ROOT = Path(__file__).parents[2]
+from .command import ROOT, run_python
+
 SMALL = "tests/small"
 
 
 def tai(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
-    settings = {
-        "TAI_HOME": str(home),
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_API_URL": "",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "COLUMNS": "200",
-    }
-    environment = {**os.environ, **settings}
-    environment.pop("PREFECT_API_URL")
-    return subprocess.run(
-        [sys.executable, "-m", "flows.tai", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    return run_python(home, "-m", "flows.tai", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,50 @@
-"""The stages of a small profile in order, without Prefect's server; prints their digests."""
+"""The stages of a profile in order, without Prefect's server; as a script: their digests."""
 
 import json
 
 from tasks import stages
-from tasks.profile import load_profile
+from tasks.outcome import Outcome
+from tasks.profile import Profile, load_profile
 
-if __name__ == "__main__":
-    profile = load_profile("tests/small/small.toml", {"train.epochs": 2, "train.batch": 16})
+
+def whole_run(profile: Profile) -> Outcome:
+    """Every stage of a profile of one image set up to evaluation, by zero-shot and TaI-DPT."""
     vocabulary = stages.check.fn(profile)
-    found = {}
     corpora, labels = [], []
     for source, path in stages.caption_files(profile):
         corpora.append(stages.ingest_file.fn(source, path))
         labels.append(stages.label_captions.fn(corpora[-1], vocabulary))
-    features = stages.encode_captions.fn(profile, vocabulary, corpora, labels)
-    prompts = stages.train_prompts.fn(profile, vocabulary, features, lambda epoch, figures: None)
+    choice = stages.choose_captions.fn(profile, vocabulary, corpora, labels)
+    features = [
+        stages.encode_partition.fn(profile, choice, part)
+        for part in stages.stored_partitions(profile, choice)
+    ]
+    prompts = stages.train_prompts.fn(profile, vocabulary, choice, features, lambda *_: None)
     (image_set,) = profile.images
     listed = stages.list_images.fn(profile, image_set)
     images = stages.encode_images.fn(profile, image_set, listed)
-    scores = stages.evaluate.fn(profile, vocabulary, "tai-dpt", image_set, listed, images, prompts)
-    whole = (*corpora, *labels, features, prompts, listed, images, scores)
-    for stage in whole:
-        found[f"{stage.name}/{stage.folder.name}"] = stage.digest
-    fresh = any(stage.fresh for stage in whole)
-    print(json.dumps({"digests": found, "fresh": fresh}))
+    evaluations = {
+        method: {
+            image_set.name: stages.evaluate.fn(
+                profile, vocabulary, method, image_set, listed, images, trained
+            )
+        }
+        for method, trained in (("zero-shot", None), ("tai-dpt", prompts))
+    }
+    return Outcome(
+        corpora=tuple(corpora),
+        labels=tuple(labels),
+        choice=choice,
+        features=tuple(features),
+        trained={"tai-dpt": prompts},
+        listed={image_set.name: listed},
+        images={image_set.name: images},
+        evaluations=evaluations,
+    )
+
+
+if __name__ == "__main__":
+    small = load_profile("tests/small/small.toml", {"train.epochs": 2, "train.batch": 16})
+    whole = [stage for _, stage in whole_run(small).all()]
+    digests = {f"{stage.name}/{stage.folder.name}": stage.digest for stage in whole}
+    print(json.dumps({"digests": digests, "fresh": any(stage.fresh for stage in whole)}))

@@ -6,10 +6,12 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks.captions import encode_table
 from models.backbone import Backbone
 from models.tai_dpt import CaptionBatch
+from tasks import encode
 from tasks.backbone import load_backbone
-from tasks.encode import TOKENS, StoreDtype, write_features
+from tasks.encode import StoreDtype
 from tasks.errors import InputError
 from tasks.features import CaptionFeatures, CaptionTokens, open_captions
 
@@ -34,8 +36,8 @@ def table(repeats: int = 3) -> pa.Table:
 def test_a_stored_caption_is_the_towers_own_but_for_rounding(
     tmp_path: Path, backbone: Backbone, dtype: StoreDtype, step: float
 ) -> None:
-    write_features(table(), backbone, tmp_path, dtype=dtype)
-    captions = open_captions(tmp_path, CLASSES, backbone)
+    encode_table(table(), backbone, tmp_path, dtype=dtype)
+    captions = open_captions(tmp_path, [tmp_path], CLASSES, backbone, dtype)
     assert isinstance(captions, CaptionFeatures)
     for row, text in enumerate(TEXTS):
         batch = captions.batch(torch.tensor([row]), CPU)
@@ -51,13 +53,9 @@ def test_a_stored_caption_is_the_towers_own_but_for_rounding(
 def test_without_a_store_a_batch_is_the_same(
     tmp_path: Path, backbone: Backbone, dtype: StoreDtype
 ) -> None:
-    (tmp_path / "stored").mkdir()
-    (tmp_path / "tokens").mkdir()
-    write_features(table(), backbone, tmp_path / "stored", dtype=dtype)
-    write_features(table(), backbone, tmp_path / "tokens", dtype=dtype, budget_gb=1e-9)
-    assert [path.name for path in (tmp_path / "tokens").glob("*.arrow")] == [TOKENS]
-    stored = open_captions(tmp_path / "stored", CLASSES, backbone)
-    anew = open_captions(tmp_path / "tokens", CLASSES, backbone)
+    encode_table(table(), backbone, tmp_path, dtype=dtype)
+    stored = open_captions(tmp_path, [tmp_path], CLASSES, backbone, dtype)
+    anew = open_captions(tmp_path, [], CLASSES, backbone, dtype)
     assert isinstance(anew, CaptionTokens)
     assert len(anew) == len(stored) == 12
     rounding = {"float16": 2**-10, "bfloat16": 2**-7}[dtype]
@@ -83,16 +81,25 @@ def captions_of(batch: CaptionBatch) -> list[tuple[torch.Tensor, ...]]:
     return sorted(captions, key=lambda caption: len(caption[0]))
 
 
-def test_a_killed_store_goes_on_with_other_room(tmp_path: Path, backbone: Backbone) -> None:
-    write_features(table(), backbone, tmp_path, budget_gb=1e-9)
-    (tmp_path / "captions.parquet").unlink()
-    write_features(table(), backbone, tmp_path)
-    assert isinstance(open_captions(tmp_path, CLASSES, backbone), CaptionFeatures)
+def test_a_store_goes_on_from_its_last_whole_shard(
+    tmp_path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "CAPTIONS_PER_SHARD", 5)
+    encode_table(table(), backbone, tmp_path)
+    shards = sorted(tmp_path.glob("shard-*.arrow"))
+    assert len(shards) == 3
+    whole = [(path.read_bytes(), path.stat().st_mtime_ns) for path in shards]
+    shards[2].unlink()
+    encode_table(table(), backbone, tmp_path)
+    found = [(path.read_bytes(), path.stat().st_mtime_ns) for path in shards]
+    assert found[:2] == whole[:2]
+    assert found[2][0] == whole[2][0]
+    assert found[2][1] > whole[2][1]
 
 
 def test_features_beyond_fp16_are_refused(tmp_path: Path) -> None:
     own = load_backbone(str(CONFIG), "", seed=0, resolution=None, device="cpu").backbone
     own.text.ln_final.weight.data.mul_(1e6)
     with pytest.raises(InputError, match="use bfloat16"):
-        write_features(table(), own, tmp_path)
-    write_features(table(), own, tmp_path, dtype="bfloat16")
+        encode_table(table(), own, tmp_path)
+    encode_table(table(), own, tmp_path, dtype="bfloat16")

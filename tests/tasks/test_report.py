@@ -14,9 +14,10 @@ from PIL import Image, ImageDraw
 
 from tasks import heatmaps, pages, pictures, stages, words
 from tasks.backbone import load_backbone
-from tasks.outcome import Outcome
-from tasks.profile import Profile, load_profile
+from tasks.profile import load_profile
 from tests.browser import Page, browser
+
+from .road import whole_run
 
 CONFIG = {
     "embed_dim": 32,
@@ -66,37 +67,6 @@ train = {{contexts = 2, epochs = 2, batch = 64, held_out = 0.3}}
 sources = [{{source = "mine", form = "table", path = "captions.csv"}}]
 images = [{{name = "mine", form = "folder", annotations = "labels.csv", folder = "images"}}]
 """
-    )
-
-
-def whole_run(profile: Profile) -> Outcome:
-    """Every stage of the profile, without Prefect's server."""
-    vocabulary = stages.check.fn(profile)
-    corpora, labels = [], []
-    for source, path in stages.caption_files(profile):
-        corpora.append(stages.ingest_file.fn(source, path))
-        labels.append(stages.label_captions.fn(corpora[-1], vocabulary))
-    features = stages.encode_captions.fn(profile, vocabulary, corpora, labels)
-    trained = stages.train_prompts.fn(profile, vocabulary, features, lambda epoch, figures: None)
-    (image_set,) = profile.images
-    listed = stages.list_images.fn(profile, image_set)
-    images = stages.encode_images.fn(profile, image_set, listed)
-    evaluations = {
-        method: {
-            "mine": stages.evaluate.fn(
-                profile, vocabulary, method, image_set, listed, images, prompts
-            )
-        }
-        for method, prompts in (("zero-shot", None), ("tai-dpt", trained))
-    }
-    return Outcome(
-        corpora=tuple(corpora),
-        labels=tuple(labels),
-        features=features,
-        trained={"tai-dpt": trained},
-        listed={"mine": listed},
-        images={"mine": images},
-        evaluations=evaluations,
     )
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from safetensors import safe_open
 
+from benchmarks.captions import encode_table
 from tasks import train
 from tasks.backbone import load_backbone
-from tasks.encode import write_features
 
 from .training import CONFIG, ROOT, Watched, run
 
@@ -34,7 +34,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = [["dog"], ["cat", "house"], ["boat"], ["tree", "car"]] * 3
     ids = [str(i) for i in range(12)]
     table = pa.table({"caption_id": ids, "text": texts, "classes": classes})
-    write_features(table, loaded.backbone, folder)
+    encode_table(table, loaded.backbone, folder)
     return folder
 
 

@@ -25,7 +25,7 @@ class Watched(CaptionFeatures):
     """Captions that call `at` when batch number `stop_at`, counted from 1, is asked for."""
 
     def __init__(self, folder: Path, stop_at: int | None, at: Callable[[], None]) -> None:
-        super().__init__(folder, load_vocabulary(VOCABULARY).classes)
+        super().__init__(folder, [folder], load_vocabulary(VOCABULARY).classes)
         self._calls, self._stop_at, self._at = 0, stop_at, at
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:

@@ -1,0 +1,114 @@
+"""Captions in partitions: what is encoded again when files come, and when nothing is stored."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.tai_dpt import CaptionBatch
+from tasks import partitions, stages
+from tasks.features import open_captions
+from tasks.profile import Profile, load_profile
+from tasks.store import Stage
+from tasks.vocabulary import load_vocabulary
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["A dog.", "two cats near a house in the old town", "nothing", "a boat and a car", "a tree"]
+
+
+@pytest.fixture
+def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
+    write_captions(tmp_path, "b", TEXTS)
+    write_captions(tmp_path, "c", [f"{text} again" for text in TEXTS])
+    source = {"source": "mine", "form": "table", "path": f"{tmp_path}/*.jsonl"}
+    changes = {"sources": [source], "captions.templates": False, "device": "cpu"}
+    return load_profile(str(ROOT / "tests/small/small.toml"), changes)
+
+
+def write_captions(folder: Path, name: str, texts: list[str]) -> None:
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+
+
+def choose(profile: Profile) -> Stage:
+    vocabulary = load_vocabulary(stages.vocabulary_path(profile))
+    corpora, labels = [], []
+    for source, path in stages.caption_files(profile):
+        corpora.append(stages.ingest_file.fn(source, path))
+        labels.append(stages.label_captions.fn(corpora[-1], vocabulary))
+    return stages.choose_captions.fn(profile, vocabulary, corpora, labels)
+
+
+def encode_all(profile: Profile, choice: Stage) -> list[Stage]:
+    parts = stages.stored_partitions(profile, choice)
+    return [stages.encode_partition.fn(profile, choice, part) for part in parts]
+
+
+def batch_of_all(profile: Profile, choice: Stage, features: list[Stage]) -> CaptionBatch:
+    captions = open_captions(
+        choice.folder,
+        [stage.folder for stage in features],
+        load_vocabulary(stages.vocabulary_path(profile)).classes,
+        stages.load(profile).backbone,
+        "float16",
+    )
+    return captions.batch(torch.arange(len(captions)), torch.device("cpu"))
+
+
+def test_a_new_file_is_encoded_alone(profile: Profile, tmp_path: Path) -> None:
+    first = choose(profile)
+    assert first.counts["captions/selected"] == 8
+    assert [stage.fresh for stage in encode_all(profile, first)] == [True, True]
+    # it comes first in order, so every other partition gets another number
+    write_captions(tmp_path, "a", ["a dog in a car", "a cat"])
+    second = choose(profile)
+    assert [stage.fresh for stage in encode_all(profile, second)] == [True, False, False]
+    ids = [
+        row["caption_id"]
+        for path in sorted(second.folder.glob("part-*.parquet"))
+        for row in pq.read_table(path).to_pylist()
+    ]
+    files = [caption_id.split("/")[1] for caption_id in ids]
+    assert sorted(files) == files
+    assert len(set(ids)) == 10
+
+
+def test_partitions_are_the_same_captions_as_one(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = choose(profile)
+    expected = batch_of_all(profile, whole, encode_all(profile, whole))
+    monkeypatch.setattr(partitions, "CAPTIONS_PER_PARTITION", 3)
+    monkeypatch.setenv("TAI_HOME", str(whole.folder / "elsewhere"))
+    cut = choose(profile)
+    features = encode_all(profile, cut)
+    assert [part.figures["captions_per_s"] > 0 for part in features] == [True] * 4
+    found = batch_of_all(profile, cut, features)
+    torch.testing.assert_close(found.global_, expected.global_, rtol=2**-10, atol=1e-4)
+    torch.testing.assert_close(found.tokens.norms, expected.tokens.norms, rtol=1e-5, atol=1e-5)
+    assert found.labels.equal(expected.labels)
+
+
+def test_too_large_features_are_not_stored_unless_they_are_there(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    choice = choose(profile)
+    needed = choice.figures["store_bytes"]
+    small = load_profile(profile, {"captions.store_gb": 0.9 * sum(needed.values()) / 1e9})
+    with caplog.at_level(logging.WARNING):
+        assert stages.stored_partitions(small, choice) == []
+    assert "captions are encoded anew for each step" in caplog.text
+    free = 1.5 * needed["part-00001"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    assert stages.stored_partitions(profile, choice) == []
+    # one of them is there already, and the other has room
+    first = stages.encode_partition.fn(profile, choice, "part-00000")
+    assert stages.stored_partitions(profile, choice) == list(needed)
+    size = sum(path.stat().st_size for path in first.folder.glob("shard-*.arrow"))
+    # four captions' offsets and numbers, and Arrow's own words around them
+    assert 0 < size - needed["part-00000"] < 3000
