@@ -13,27 +13,30 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
-	mkdir -p $(PREFECT_HOME)
 	touch $@
 
-demo: .venv/installed
+# Prefect makes its own folder, but none above it
+$(PREFECT_HOME):
+	mkdir -p $@
+
+demo: .venv/installed | $(PREFECT_HOME)
 	$(BIN)/python -m flows.tai --profile demo
 
-up: .venv/installed
+up: .venv/installed | $(PREFECT_HOME)
 	$(BIN)/python -m tasks.services up
 
 down:
 	$(BIN)/python -m tasks.services down
 
-test: .venv/installed
+test: .venv/installed | $(PREFECT_HOME)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
-BENCHMARKS := step encode score end_to_end labels ingest refresh image_sets
-bench: .venv/installed
+BENCHMARKS := step ranking encode score end_to_end labels ingest refresh image_sets
+bench: .venv/installed | $(PREFECT_HOME)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # needs uv on the PATH; no host is written

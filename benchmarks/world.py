@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks import stages
-from tasks.evaluate import BRANCHES
+from tasks.outcome import BRANCHES
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage
 from tasks.vocabulary import Vocabulary, load_vocabulary

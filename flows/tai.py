@@ -11,13 +11,12 @@ from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
 from flows.prompts import prompts
 from tasks import registry, stages, track
-from tasks.outcome import Outcome, found_again
+from tasks.outcome import BRANCHES, Outcome, found_again
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage, home
 from tasks.world.files import SHEET
 
 LOG = logging.getLogger("tai")
-BRANCHES = ("global", "local", "merged")
 
 
 @flow(name="tai")

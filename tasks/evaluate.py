@@ -41,7 +41,6 @@ from tasks.vocabulary import Vocabulary
 
 LOG = logging.getLogger("tai")
 CODE: Final = ("tasks/evaluate.py", "models/scoring.py", "models/metrics.py", "models/tai_dpt.py")
-BRANCHES: Final = ("global", "local", "merged")
 SCORES: Final = "scores.parquet"
 AP_TABLE: Final = "ap.csv"
 METRICS: Final = "metrics.json"

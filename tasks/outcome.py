@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from tasks.store import Stage, find_stage
+
+BRANCHES: Final = ("global", "local", "merged")
+"""What an evaluation scores: the global branch, the local one, and both (METHODS 1)."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,6 @@ from tasks.errors import InputError
 from tasks.outcome import Outcome
 from tasks.profile import Profile
 from tasks.store import ROOT
-from tasks.tagger import write_tagger
-from tasks.thresholds import THRESHOLDS
 from tasks.track import Run, tracking_uri
 
 LOG = logging.getLogger("tai")
@@ -54,6 +52,9 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
         `models:/<name>/<version>`; the same prompts are registered once.
 
     """
+    from tasks.tagger import write_tagger
+    from tasks.thresholds import THRESHOLDS
+
     name, trained = f"tai-{profile.name}", outcome.trained[method]
     first = profile.images[0].name
     tags = {

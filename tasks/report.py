@@ -18,9 +18,9 @@ from models.backbone import Backbone
 from models.metrics import bootstrap_maps, interval
 from tasks import account, charts, ingest, pages, showcase, words
 from tasks.charts import BASELINE, LABELS
-from tasks.evaluate import BRANCHES, SCORES, TOP, label_matrix, scores_of
+from tasks.evaluate import SCORES, TOP, label_matrix, scores_of
 from tasks.images import REJECTS
-from tasks.outcome import Outcome
+from tasks.outcome import BRANCHES, Outcome
 from tasks.profile import ImageSet, Profile
 from tasks.store import Stage, write_whole
 from tasks.train import read_prompts

@@ -3,6 +3,7 @@
 Outputs are cached by content in `tasks.store`, so Prefect's own result cache is off.
 """
 
+import functools
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -623,9 +624,18 @@ def image_sets_of(profile: Profile) -> list[ImageSet]:
 
 def image_entries(profile: Profile, image_set: ImageSet) -> list[image_sets.ImageEntry]:
     """The images of one of the profile's image sets, read from its lists."""
-    return image_sets.read_image_set(
-        image_set.form, profile.path(image_set.annotations), profile.path(image_set.folder)
-    )
+    form, folder = image_set.form, profile.path(image_set.folder)
+    lists = profile.path(image_set.annotations)
+    changed = lists.stat().st_mtime_ns if lists.is_file() else 0
+    return _listed_images(form, lists, folder, changed)
+
+
+@functools.cache
+def _listed_images(
+    form: str, lists: Path, folder: Path, changed: int
+) -> list[image_sets.ImageEntry]:
+    """A set's images by its lists as they were at `changed`; read once in a process."""
+    return image_sets.read_image_set(form, lists, folder)
 
 
 def templates_in(choice: Stage) -> int:
