@@ -1,4 +1,7 @@
-"""Labels by SQL: against a loop with NLTK in the same run, and how time and memory grow."""
+"""Labels by SQL: against a loop with NLTK in the same run, and how time and memory grow.
+
+Where NLTK finds its averaged_perceptron_tagger_eng and wordnet (in $NLTK_DATA), the loop uses them.
+"""
 
 import argparse
 import json

@@ -1,13 +1,18 @@
 """The plain way to label captions: tokenise, tag, lemmatise and look up phrases, one by one, NLTK.
 
 NLTK's code is used throughout; its data are used where they are installed. Without them the tagger
-is NLTK's own averaged perceptron with weights trained here on rule-made tags of the same captions
-(its time does not depend on how good the tags are), and lemmas are Snowball's stems, which are a
-little cheaper than WordNet's look-ups.
+is NLTK's own averaged perceptron with weights trained here on made-up tags, so that its work is
+that of the English one, which looks up 62 % of COCO's tokens in its dictionary and weighs tags for
+the others. Fewer tags are made up than the Penn Treebank has: with 12, the loop takes as long as
+with the English tagger's own weights. Lemmas are then Snowball's stems.
 """
 
+import random
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from zlib import crc32
 
 from nltk.stem import WordNetLemmatizer
 from nltk.stem.snowball import EnglishStemmer
@@ -16,23 +21,28 @@ from nltk.tokenize import NLTKWordTokenizer
 
 from tasks.vocabulary import Vocabulary
 
-DETERMINERS = frozenset(["a", "an", "the", "this", "some", "two", "three", "his", "her", "its"])
-PREPOSITIONS = frozenset(["on", "in", "with", "of", "at", "near", "by", "to", "from", "over"])
-TRAINED_ON = 2000
+LOOKED_UP = 0.62
+TAGS = 12
+TRAINED_ON = 1000
+Tagged = list[tuple[str, str]]
 
 
-def _rule_tag(word: str) -> str:
-    """A Penn Treebank tag by ending: only to give the perceptron something to learn."""
-    if not word[0].isalnum():
-        return "."
-    if word in DETERMINERS:
-        return "DT"
-    if word in PREPOSITIONS:
-        return "IN"
-    for ending, tag in (("ing", "VBG"), ("ed", "VBD"), ("ly", "RB"), ("s", "NNS"), ("y", "JJ")):
-        if word.endswith(ending):
-            return tag
-    return "CD" if word.isdigit() else "NN"
+def made_up_tags(captions: Sequence[Sequence[str]]) -> list[Tagged]:
+    """Tags for words: frequent ones have one tag each, others one of two by the word before."""
+    counts = Counter(word for words in captions for word in words)
+    looked_up, seen = set(), 0
+    for word, count in counts.most_common():
+        if seen < LOOKED_UP * counts.total():
+            looked_up.add(word)
+        seen += count
+
+    def tag(word: str, before: str) -> str:
+        second = word not in looked_up and crc32(before.encode()) % 2
+        return f"{'V' if second else 'N'}{(crc32(word.encode()) + second) % TAGS}"
+
+    return [
+        [(word, tag(word, before)) for before, word in pairwise(["", *words])] for words in captions
+    ]
 
 
 class Loop:
@@ -47,8 +57,8 @@ class Loop:
         except LookupError:
             self._tagger = PerceptronTagger(load=False)
             tokens = [self._tokenise(caption.lower()) for caption in captions[:TRAINED_ON]]
-            tagged = [[(word, _rule_tag(word)) for word in words] for words in tokens]
-            self._tagger.train(tagged, nr_iter=2)
+            random.seed(0)
+            self._tagger.train(made_up_tags(tokens), nr_iter=2)
             self.parts.append("PerceptronTagger trained here")
         self._lemma: Callable[[str, str], str]
         try:

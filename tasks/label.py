@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,21 +19,24 @@ from tasks.checks import run_checks
 from tasks.vocabulary import ANY_WORD, BREAK, FORMS_SCHEMA, MAX_TOKENS, Vocabulary
 
 LABELS: Final = "labels.parquet"
-ONCE: Final = ("macros", "tokens", "frequency")
-LAYERS: Final = ("matches", "kept", "named", "labels")
-CHECKS: Final = (
-    "captions_once",
-    "classes_known",
-    "classes_of_spans",
-    "spans_apart",
-    "spans_inside_text",
+COUNTED: Final = ("tokenised", "tokens", "frequency")
+LAYERS: Final = (
+    "tokenised",
+    "tokens",
+    "candidates",
+    "matches",
+    "clashes",
+    "kept",
+    "named",
+    "labels",
 )
+CHECKS: Final = ("classes_known", "spans_apart", "spans_inside_text")
 CODE: Final = (
     "tasks/label.py",
     "tasks/checks.py",
     "tasks/inflections.py",
     "tasks/vocabulary.py",
-    *(f"sql/labels/{layer}.sql" for layer in (*ONCE, *LAYERS)),
+    *(f"sql/labels/{layer}.sql" for layer in ("macros", "frequency", *LAYERS)),
     *(f"sql/labels/checks/{check}.sql" for check in CHECKS),
 )
 CAPTIONS_PER_BATCH: Final = 100_000
@@ -47,31 +52,21 @@ WIDE: Final = pa.schema(
         ("second", pa.string()),
         ("second_at", pa.int32()),
         ("ends_in_break", pa.bool_()),
+        ("is_settled", pa.bool_()),
         ("kind", pa.string()),
         ("taken_from", pa.int32()),
         ("taken_to", pa.int32()),
         *((f"word_{place + 1}", pa.string()) for place in range(MAX_TOKENS)),
     ]
 )
-SCHEMA: Final = pa.schema(
-    [
-        ("caption_id", pa.string()),
-        ("classes", pa.list_(pa.string())),
-        (
-            "spans",
-            pa.list_(
-                pa.struct(
-                    {
-                        "class": pa.string(),
-                        "synonym": pa.string(),
-                        "start": pa.int32(),
-                        "end": pa.int32(),
-                    }
-                )
-            ),
-        ),
-    ]
+SPAN: Final = pa.struct(
+    {"class": pa.string(), "synonym": pa.string(), "start": pa.int32(), "end": pa.int32()}
 )
+SCHEMA: Final = pa.schema(
+    {"caption_id": pa.string(), "classes": pa.list_(pa.string()), "spans": pa.list_(SPAN)}
+)
+# columns of a few values each, again and again
+REPEATED: Final = ["classes.list.element", "spans.list.element.class", "spans.list.element.synonym"]
 
 
 def write_labels(
@@ -107,7 +102,10 @@ def write_labels(
     named: Counter[str] = Counter()
     cores = workers or len(os.sched_getaffinity(0))
     labeller = _Labeller(vocabulary, out.parent / ".duckdb")
-    with pq.ParquetWriter(out, SCHEMA, compression="zstd") as sink, labeller:
+    with (
+        pq.ParquetWriter(out, SCHEMA, compression="zstd", use_dictionary=REPEATED) as sink,
+        labeller,
+    ):
         for captions, found in _in_order(labeller, _batches(corpus), cores):
             sink.write_table(found)
             read += captions
@@ -154,9 +152,13 @@ class _Labeller:
 
     def __init__(self, vocabulary: Vocabulary, spill: Path) -> None:
         self._vocabulary = vocabulary
+        self._classes = pa.array(vocabulary.classes, pa.string())
+        self._synonyms = vocabulary.forms["synonym"].combine_chunks()
         self._spill = spill
         self._here = threading.local()
         self._opened: list[duckdb.DuckDBPyConnection] = []
+        self._counting = threading.Lock()
+        self._forms: pa.Table | None = None
 
     def __enter__(self) -> "_Labeller":
         return self
@@ -173,13 +175,39 @@ class _Labeller:
         for layer in LAYERS:
             connection.execute(sql.query(f"labels/{layer}"))
         run_checks(connection, "labels", CHECKS)
-        found = connection.sql("select caption_id, classes, spans from labels order by row")
-        table: pa.Table = found.to_arrow_table()
+        labels = connection.table("labels").to_arrow_table()
         connection.unregister("captions")
-        return table.cast(SCHEMA)
+        return self._by_caption(labels, batch["caption_id"])
+
+    def _by_caption(self, labels: pa.Table, ids: pa.Array) -> pa.Table:
+        """Rows of `SCHEMA` from rows of sql/labels/labels.sql."""
+        rows, indices = (labels[name].to_numpy() for name in ("row", "class_index"))
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        captions = rows[starts]
+        # a class that is named twice is one class
+        classes = len(self._vocabulary.classes)
+        keys = np.sort(rows * classes + indices)
+        distinct = keys[np.flatnonzero(np.diff(keys, prepend=-1))]
+        parts = [
+            self._classes.take(labels["class_index"].combine_chunks()),
+            self._synonyms.take(labels["form"].combine_chunks()),
+            labels["span_start"].combine_chunks(),
+            labels["span_end"].combine_chunks(),
+        ]
+        return pa.table(
+            [
+                ids.take(pa.array(captions)),
+                _lists(
+                    np.searchsorted(distinct, captions * classes),
+                    self._classes.take(pa.array(distinct % classes)),
+                ),
+                _lists(starts, pa.StructArray.from_arrays(parts, fields=list(SPAN))),
+            ],
+            schema=SCHEMA,
+        )
 
     def _connection(self, captions: pa.Table) -> duckdb.DuckDBPyConnection:
-        """The connection of this thread; its first captions say which words are rare."""
+        """The connection of this thread; the first captions of all say which words are rare."""
         opened: duckdb.DuckDBPyConnection | None = getattr(self._here, "connection", None)
         if opened is not None:
             return opened
@@ -187,16 +215,33 @@ class _Labeller:
         self._here.connection = connection
         self._opened.append(connection)
         connection.execute("set threads = 1")
+        # a join's right side is held in a table: as the queries have it, the narrower one
+        connection.execute("set disabled_optimizers = 'build_side_probe_side'")
         connection.execute("set memory_limit = $1", [MEMORY_LIMIT])
         connection.execute("set temp_directory = $1", [str(self._spill)])
-        connection.register("captions", captions.slice(0, CAPTIONS_COUNTED))
-        for layer in ONCE:
-            found = connection.execute(sql.query(f"labels/{layer}"))
-        connection.register("forms", _wide(self._vocabulary, dict(found.fetchall())))
+        connection.execute(sql.query("labels/macros"))
+        with self._counting:
+            if self._forms is None:
+                self._forms = _wide(self._vocabulary, _frequency(connection, captions))
+        connection.register("forms", self._forms)
         classes = self._vocabulary.classes
         table = pa.table({"class": classes, "class_index": range(len(classes))})
         connection.register("classes", table)
         return connection
+
+
+def _frequency(connection: duckdb.DuckDBPyConnection, captions: pa.Table) -> dict[str, int]:
+    """How often each word stands in some of the captions."""
+    connection.register("captions", captions.slice(0, CAPTIONS_COUNTED))
+    for layer in COUNTED:
+        found = connection.execute(sql.query(f"labels/{layer}"))
+    return dict(found.fetchall())
+
+
+def _lists(starts: npt.NDArray[np.int64], values: pa.Array) -> pa.ListArray:
+    """Lists that begin at `starts` of `values`, the last one at its end."""
+    offsets = np.append(starts, len(values)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 def _wide(vocabulary: Vocabulary, frequency: Mapping[str, int]) -> pa.Table:
@@ -209,16 +254,14 @@ def _wide(vocabulary: Vocabulary, frequency: Mapping[str, int]) -> pa.Table:
     for form in forms:
         words, before, behind = form["words"], form["words_before"], form["words_behind"]
         concrete = [at for at, word in enumerate(words) if word not in (ANY_WORD, BREAK)]
-        concrete.sort(key=lambda at: (frequency.get(words[at], 0), -len(words[at]), at))
-        anchor, second = concrete[0], concrete[min(1, len(concrete) - 1)]
-        form["anchor"], form["anchor_at"] = words[anchor], anchor + 1
-        form["second"], form["second_at"] = words[second], second + 1
+        anchor = min(concrete, key=lambda at: (frequency.get(words[at], 0), -len(words[at]), at))
         form["length"] = len(words)
         form["rank"] = 2 * len(words) - words.count(ANY_WORD)
         form["anchor"], form["anchor_at"] = words[anchor], anchor + 1
         others = [at for at in concrete if at != anchor] or [anchor]
         second = max(others, key=lambda at: len(words[at]))
         form["second"], form["second_at"] = words[second], second + 1
+        form["is_settled"] = len({anchor, second}) == len(words)
         form["ends_in_break"] = words[-1] == BREAK
         if before + behind < len(words):
             form["kind"] = "takes"

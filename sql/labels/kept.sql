@@ -1,37 +1,41 @@
 -- kept: one row per match that stays: the longest first, then the leftmost, and no token twice.
--- Few captions have overlapping matches; only theirs are gone through one by one.
+-- A match without a better one stays, and those that clash with it go. Where that leaves one open,
+-- as all its betters go, the caption's matches are gone through one by one; few captions have any.
 create or replace temp table kept as
 with taking as (
     select * from matches
     where kind = 'takes'
 ),
 
--- each token is a bit: as many bits as tokens taken, unless two matches take the same token
--- (or, in captions of more than 57 tokens, perhaps not: that only costs time)
-contested as (
-    select row
-    from taking
-    group by row
-    having
-        sum(last - first + 1)
-        > bit_count(bit_or(((1::bigint << (last - first + 1)) - 1) << (first % 57)))
+lesser as (
+    select distinct
+        row,
+        lesser as place
+    from clashes
+),
+
+going as (
+    select
+        clashes.row,
+        clashes.lesser as place
+    from clashes
+    anti join lesser on clashes.row = lesser.row and clashes.better = lesser.place
+),
+
+open as (
+    select distinct row
+    from lesser
+    anti join going using (row, place)
 ),
 
 ranked as (
     select
         row,
         list_sort(
-            list({
-                'rank': -rank,
-                'first': first,
-                'form': form,
-                'last': last,
-                'span_start': span_start,
-                'span_end': span_end
-            })
+            list({'place': place, 'form': form, 'first': first, 'last': last})
         ) as candidates
     from taking
-    semi join contested using (row)
+    semi join open using (row)
     group by row
 ),
 
@@ -56,9 +60,10 @@ chosen as (
     from ranked
 )
 
-select row, form, first, last, span_start, span_end
+select row, form, first, last
 from taking
-anti join contested using (row)
+anti join lesser using (row, place)
+anti join open using (row)
 union all
-select row, match.form, match.first, match.last, match.span_start, match.span_end
-from chosen;
+select row, match.form, match.first, match.last
+from chosen

@@ -1,36 +1,20 @@
--- labels: one row per caption with at least one class.
--- Spans are half-open, in code points of the caption's text. Numbers are gathered, then named.
+-- labels: one row per class that words of a caption name, by caption and place.
+-- Spans are half-open, in code points of the caption's text.
 create or replace temp table labels as
-with gathered as (
+with placed as (
     select
-        row,
-        list_sort(list(distinct class_index)) as class_indices,
-        list_sort(
-            list({'start': span_start, 'end': span_end, 'class_index': class_index, 'form': form})
-        ) as spans
-    from named
-    group by row
-),
-
-names as (
-    select
-        (select list(class order by class_index) from classes) as of_class,
-        (select list(synonym order by form) from forms) as synonyms
+        named.*,
+        list_sum(lengths[: last]) as span_end,
+        if(first = last, span_end, list_sum(lengths[: first])) - length(words[first]) as span_start
+    from tokenised
+    inner join named using (row)
 )
 
 select
-    gathered.row,
-    captions.caption_id,
-    list_transform(gathered.class_indices, lambda i: names.of_class[i + 1]) as classes,
-    list_transform(
-        gathered.spans,
-        lambda span: {
-            'class': names.of_class[span.class_index + 1],
-            'synonym': names.synonyms[span.form + 1],
-            'start': span.start::integer,
-            'end': span.end::integer
-        }
-    ) as spans
-from gathered
-inner join captions using (row)
-cross join names;
+    row,
+    unnest(class_indices) as class_index,
+    form,
+    span_start::integer as span_start,
+    span_end::integer as span_end
+from placed
+order by row, span_start, class_index

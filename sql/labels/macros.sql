@@ -1,4 +1,5 @@
--- How a caption falls into tokens: a word (letters, marks, digits), or a break (other signs).
+-- How a caption falls into tokens: a word (letters, marks, digits), or a break (other signs), which
+-- is written `.` whatever it was.
 -- Spaces, hyphens, apostrophes and quotation marks stand between the words of a phrase; a phrase
 -- does not reach over a break. `pieces` are the same tokens, each with what stands before it.
 -- Lower-casing keeps the number of code points, so both have a token for a token.
@@ -13,11 +14,14 @@ create or replace temp macro words(caption, plain) as if(
     plain,
     string_split(
         replace(
-            replace(replace(replace(lower(caption), '-', ' '), '''', ' '), ',', ' ,'), '.', ' .'
+            replace(replace(replace(lower(caption), '-', ' '), '''', ' '), '.', ' .'), ',', ' .'
         ),
         ' '
     ),
-    regexp_extract_all(lower(caption), '[\pL\pM\pN]+|[^\pL\pM\pN\s\pZ\-‐‑''’‘`"“”_]+')
+    regexp_extract_all(
+        regexp_replace(lower(caption), '[^\pL\pM\pN\s\pZ\-‐‑''’‘`"“”_]+', ' . ', 'g'),
+        '[\pL\pM\pN]+|\.'
+    )
 );
 
 create or replace temp macro pieces(caption) as regexp_extract_all(
@@ -25,18 +29,16 @@ create or replace temp macro pieces(caption) as regexp_extract_all(
     '[\s\pZ\-‐‑''’‘`"“”_]*(?:[\pL\pM\pN]+|[^\pL\pM\pN\s\pZ\-‐‑''’‘`"“”_]+)'
 );
 
--- Code points of a caption up to the end of its nth token.
-create or replace temp macro length_up_to(caption, plain, words, n) as if(
+-- Code points that each token adds to a caption: its own and those between it and the one before.
+create or replace temp macro lengths(caption, plain, words) as if(
     plain,
-    list_sum(
-        list_transform(words[: n], lambda word: if(word in (',', '.'), 1, strlen(word) + 1))
-    ) - 1,
-    length(array_to_string(pieces(caption)[: n], ''))
+    list_transform(words, lambda word, i: strlen(word) + (i > 1 and word != '.')::integer),
+    list_transform(pieces(caption), lambda piece: length(piece))
 );
 
 -- A word of a caption (null behind its end) against one of a form: `_` is any word, `.` a break.
-create or replace temp macro stands(word, wanted) as case wanted
-    when '_' then regexp_matches(coalesce(word, '.'), '^[\pL\pM\pN]')
-    when '.' then not regexp_matches(coalesce(word, '.'), '^[\pL\pM\pN]')
-    else word = wanted
-end;
+create or replace temp macro stands(word, wanted) as if(
+    wanted = '_',
+    coalesce(word, '.') != '.',
+    coalesce(word, '.') = wanted
+);

@@ -1,54 +1,37 @@
 -- matches: one row per place in a caption where all words of a form stand, overlaps included.
--- `first` and `last` are the 1-based tokens that it takes, the span where they stand in the text.
--- A form that is all context takes none: there, both are the token that it says something about.
+-- `first` and `last` are the 1-based tokens that it takes. A form that is all context takes none:
+-- there, both are the token that it says something about. Of two matches of a caption the one with
+-- the lower `place` goes first: the longer, then the leftmost.
 create or replace temp table matches as
-with anchored as (
-    select
-        tokens.* exclude (word, position),
-        forms.* exclude (words),
-        tokens.position - forms.anchor_at as before
-    from tokens
-    inner join forms on tokens.word = forms.anchor
-),
-
-standing as (
-    select
-        *,
-        (before + taken_from)::integer as first,
-        (before + taken_to)::integer as last
-    from anchored
+with standing as (
+    select row, form, before
+    from candidates
+    where is_settled
+    union all
+    select row, form, before
+    from tokenised
+    inner join (
+        from candidates
+        where not is_settled
+    ) as asked using (row)
+    inner join forms using (form)
     where
-        -- of most forms the second word is not there, so the others are not looked at
-        words[before + second_at] = second
-        and (
-            length = 1
-            or (
-                before >= 0
-                and before + length <= len(words) + ends_in_break::integer
-                and stands(words[before + 1], word_1)
-                and stands(words[before + 2], word_2)
-                and (length < 3 or stands(words[before + 3], word_3))
-                and (length < 4 or stands(words[before + 4], word_4))
-                and (length < 5 or stands(words[before + 5], word_5))
-            )
-        )
-),
-
-ended as (
-    select
-        *,
-        length_up_to(text, plain, words, last) as span_end
-    from standing
+        before >= 0
+        and before + length <= len(tokenised.words) + ends_in_break::integer
+        and stands(tokenised.words[before + 1], word_1)
+        and stands(tokenised.words[before + 2], word_2)
+        and (length < 3 or stands(tokenised.words[before + 3], word_3))
+        and (length < 4 or stands(tokenised.words[before + 4], word_4))
+        and (length < 5 or stands(tokenised.words[before + 5], word_5))
 )
 
 select
     row,
     form,
-    rank,
     kind,
-    first,
-    last,
-    if(first = last, span_end, length_up_to(text, plain, words, first))
-    - length(words[first]) as span_start,
-    span_end
-from ended
+    length > 1 as has_several,
+    before + taken_from as first,
+    before + taken_to as last,
+    ((64 - rank)::bigint << 48) + (first::bigint << 24) + form as place
+from standing
+inner join forms using (form)

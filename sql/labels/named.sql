@@ -1,7 +1,7 @@
--- named: one row per match and class that it names.
+-- named: one row per match that names classes, with their indices.
 -- A match names nothing beside words such as `toy` or `shaped`, and a form that yields nothing
 -- right beside a match with a class.
-create or replace temp view named as
+create or replace temp table named as
 with standing as (
     select
         kept.*,
@@ -10,30 +10,33 @@ with standing as (
         forms.yields_to_previous
     from kept
     inner join forms using (form)
-    where
-        len(forms.class_indices) > 0
-        and (row, first) not in (select (row, first) from matches where kind = 'before')
-        and (row, last) not in (select (row, last) from matches where kind = 'behind')
+    anti join (
+        from matches
+        where kind = 'before'
+    ) as spoken_of using (row, first)
+    anti join (
+        from matches
+        where kind = 'behind'
+    ) as spoken_of using (row, last)
+    where len(forms.class_indices) > 0
 ),
 
 yielding as (
     select
         one.row,
         one.first
-    from standing as one
-    inner join standing as other using (row)
-    where
-        (one.yields_to_next and other.first = one.last + 1)
-        or (one.yields_to_previous and other.last = one.first - 1)
+    from standing as other
+    inner join standing as one on other.row = one.row and other.first = one.last + 1
+    where one.yields_to_next
+    union all
+    select
+        one.row,
+        one.first
+    from standing as other
+    inner join standing as one on other.row = one.row and other.last = one.first - 1
+    where one.yields_to_previous
 )
 
-select
-    row,
-    form,
-    first,
-    last,
-    span_start,
-    span_end,
-    unnest(class_indices) as class_index
+select row, form, class_indices, first, last
 from standing
 anti join yielding using (row, first)

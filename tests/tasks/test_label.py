@@ -1,6 +1,5 @@
 """Labels of hand-written sentences, and against a matcher that goes through words one by one."""
 
-import itertools
 import json
 import re
 from collections import defaultdict
@@ -18,7 +17,7 @@ import sql
 from tasks.checks import run_checks
 from tasks.errors import DataTestError, InputError
 from tasks.ingest import CORPUS, ingest_file
-from tasks.label import write_labels
+from tasks.label import CHECKS, write_labels
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "annotations"
@@ -314,16 +313,16 @@ def test_plain_captions_fall_into_the_same_tokens_as_by_the_pattern(texts: list[
             """
             select
                 words(text, is_plain(text)), words(text, false), pieces(text),
-                list_transform(
-                    range(1, len(words(text, false)) + 1),
-                    lambda n: length_up_to(text, is_plain(text), words(text, is_plain(text)), n)
-                )
+                lengths(text, is_plain(text), words(text, is_plain(text)))
             from captions
             """
         ).fetchall()
-    for text, (fast, slow, pieces, ends) in zip(texts, rows, strict=True):
+    for text, (fast, slow, pieces, lengths) in zip(texts, rows, strict=True):
         assert fast == slow, text
-        assert ends == list(itertools.accumulate(len(piece) for piece in pieces)), text
+        assert lengths == [len(piece) for piece in pieces], text
+        found = re.findall(r"[^\W_]+|[^\w\s\-'\u2019\"]+", text.lower())
+        if text.isascii():
+            assert slow == [word if word[0].isalnum() else "." for word in found], text
 
 
 def test_workers_and_batches_change_nothing(tmp_path: Path, monkeypatch: Any) -> None:
@@ -336,14 +335,31 @@ def test_workers_and_batches_change_nothing(tmp_path: Path, monkeypatch: Any) ->
 
 def test_a_data_test_says_what_is_wrong_with_examples() -> None:
     with duckdb.connect() as connection:
-        rows = [{"row": 0, "caption_id": f"c{i}", "classes": ["dog"], "spans": []} for i in "abcd"]
-        connection.register("labels", pa.Table.from_pylist(rows))
-        connection.register("classes", pa.table({"class": ["cat"]}))
+        ids = [f"c{i}" for i in "abcd"]
+        texts = pa.table({"row": range(4), "caption_id": ids, "text": ["a dog"] * 4})
+        connection.register("captions", texts)
+        connection.register("classes", pa.table({"class": ["cat"], "class_index": [0]}))
+
+        def label_as(**changes: list[int]) -> None:
+            columns = {"row": [0, 1, 2, 3], "class_index": [0] * 4, "form": [0] * 4}
+            columns |= {"span_start": [2] * 4, "span_end": [5] * 4}
+            connection.register("labels", pa.table(columns | changes))
+
+        label_as()
+        run_checks(connection, "labels", CHECKS)
+        label_as(class_index=[7] * 4)
         with pytest.raises(DataTestError, match=r"4 rows.*not in the vocabulary.*'ca'.*'cc'") as e:
             run_checks(connection, "labels", ["classes_known"])
         assert "'cd'" not in str(e.value)
-        with pytest.raises(DataTestError, match="captions_once"):
-            run_checks(connection, "labels", ["captions_once"])
+        label_as(span_end=[6, 5, 2, 5])
+        with pytest.raises(DataTestError, match=r"2 rows.*'ca'.*'cc'"):
+            run_checks(connection, "labels", ["spans_inside_text"])
+        # two words with a letter in common, and one class named twice by the same words
+        label_as(row=[0, 0, 1, 1], span_start=[0, 4, 2, 2], form=[0, 1, 2, 2])
+        with pytest.raises(DataTestError, match=r"2 rows.*'ca'.*'cb'"):
+            run_checks(connection, "labels", ["spans_apart"])
+        label_as(row=[0, 0, 1, 1], class_index=[0, 1, 0, 1])
+        run_checks(connection, "labels", ["spans_apart"])
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,7 @@
 -- A row per label whose class is not in the vocabulary.
-with named as (
-    select
-        caption_id,
-        unnest(classes) as class
-    from labels
-)
-
 select
-    caption_id,
-    class
-from named
-anti join classes using (class)
+    captions.caption_id,
+    labels.class_index
+from captions
+inner join labels using (row)
+anti join classes using (class_index)

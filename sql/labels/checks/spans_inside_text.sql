@@ -1,13 +1,12 @@
--- A row per caption with a span that does not lie inside its text, or takes nothing.
+-- A row per label with a span that does not lie inside the caption's text, or takes nothing.
 select
-    labels.caption_id,
+    captions.caption_id,
     captions.text,
-    labels.spans
-from labels
-inner join captions using (row)
-where list_bool_or(
-    list_transform(
-        labels.spans,
-        lambda span: span.start < 0 or span."end" <= span.start or span."end" > length(captions.text)
-    )
-)
+    labels.span_start,
+    labels.span_end
+from captions
+inner join labels using (row)
+where
+    labels.span_start < 0
+    or labels.span_end <= labels.span_start
+    or labels.span_end > length(captions.text)

@@ -1,0 +1,15 @@
+-- tokenised: one row per caption, with its tokens, and how many code points each adds to the text.
+create or replace temp table tokenised as
+with judged as (
+    select
+        row,
+        text,
+        is_plain(text) as plain
+    from captions
+)
+
+select
+    row,
+    words(text, plain) as words,
+    lengths(text, plain, words) as lengths
+from judged
