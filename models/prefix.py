@@ -97,12 +97,17 @@ def _attend_after_prefix(
     the prefix [S, heads, P, w / heads]: nothing of the prefix is copied per sequence.
     """
     queries, length = query.shape[-2], key.shape[-2]
-    over_prefix = query.flatten(2, 3) @ p_key.transpose(-1, -2)
+    if p_key.shape[-2] == 1:
+        # a matrix product of one column is rounded by how many rows, so sequences, it has
+        over_prefix = (query * p_key[:, :, None]).sum(dim=-1, keepdim=True)
+    else:
+        rows = query.flatten(2, 3) @ p_key.transpose(-1, -2)
+        over_prefix = rows.unflatten(2, query.shape[2:4])
     future = torch.ones(queries, length, dtype=torch.bool, device=query.device)
     over_own = (query @ key.transpose(-1, -2)).masked_fill(
         future.triu(1 + length - queries), float("-inf")
     )
-    scores = torch.cat([over_prefix.unflatten(2, over_own.shape[2:4]), over_own], dim=-1)
+    scores = torch.cat([over_prefix, over_own], dim=-1)
     weights = (scores * query.shape[-1] ** -0.5).softmax(dim=-1)
     on_prefix, on_own = weights.split([p_key.shape[-2], length], dim=-1)
     gathered = (on_prefix.flatten(2, 3) @ p_value).unflatten(2, over_own.shape[2:4])

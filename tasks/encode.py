@@ -10,7 +10,7 @@ through the tower together:
 
 Features are fp16, or bf16 as int16 bits; the schema's metadata says which. A killed run goes on
 from the last whole shard. Where features would be larger than the disk or a budget, none are
-stored, and `tasks.features` encodes each batch when it is read, by the same code.
+stored, and `tasks.features` encodes each batch when it is read, on a CPU to the same bits.
 """
 
 import logging
@@ -154,8 +154,7 @@ def encode_sorted(
             stop = start + int(of_batch.sum())
             tokens = torch.from_numpy(ids[start:stop]).long().to(backbone.device)
             start = stop
-            hidden = encode_captions(backbone, tokens, of_batch.to(backbone.device))
-            projected = backbone.project(hidden)
+            hidden, projected = encode_captions(backbone, tokens, of_batch.to(backbone.device))
             kept = projected if stores_projection(backbone) else hidden
             stored.append(kept.to(kind).cpu())
             norms.append(projected.norm(dim=-1).float().cpu())

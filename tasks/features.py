@@ -29,7 +29,7 @@ class Captions(Protocol):
         ...
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
-        """Features and labels of the captions `rows` [B], in an order of its own."""
+        """Features and labels of the captions `rows` [B], in that order."""
         ...
 
 
@@ -73,22 +73,25 @@ class CaptionFeatures:
         self._labels = _Labels(choice, classes)
         self._shards: list[_Shard] = []
         self._place = np.zeros((len(self._labels), 2), dtype=np.int64)
+        self._lengths = np.zeros(len(self._labels), dtype=np.int64)
         first = 0
         for folder in features:
             of_folder = [arrow.read_rows(path) for path in sorted(folder.glob("shard-*.arrow"))]
             for shard in of_folder:
                 columns, number = shard.rows, len(self._shards)
-                within = np.arange(len(columns))
-                self._place[first + columns["caption"].to_numpy()] = np.stack(
-                    [np.full_like(within, number), within], axis=1
+                rows = first + columns["caption"].to_numpy()
+                offsets = columns["tokens"].offsets.to_numpy().copy()
+                self._place[rows] = np.stack(
+                    [np.full(len(rows), number), np.arange(len(rows))], axis=1
                 )
+                self._lengths[rows] = np.diff(offsets)
                 self._dtype = shard.metadata["dtype"]
                 self._shards.append(
                     _Shard(
                         arrow.matrix_of(columns["tokens"].values),
                         columns["norms"].values.to_numpy(),
                         arrow.matrix_of(columns["global"]),
-                        columns["tokens"].offsets.to_numpy().copy(),
+                        offsets,
                         shard.file,
                     )
                 )
@@ -99,27 +102,34 @@ class CaptionFeatures:
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
         """See `Captions.batch`."""
-        places = self._place[rows.numpy()]
-        parts, positions = [], []
+        places, lengths = self._place[rows.numpy()], self._lengths[rows.numpy()]
+        starts = np.cumsum(lengths) - lengths
+        one = self._shards[0]
+        tokens = np.empty((lengths.sum(), one.tokens.shape[1]), one.tokens.dtype)
+        norms = np.empty(len(tokens), one.norms.dtype)
+        global_ = np.empty((len(rows), one.global_.shape[1]), one.global_.dtype)
         for number in np.unique(places[:, 0]):
-            of_shard = np.flatnonzero(places[:, 0] == number)
-            positions.append(of_shard)
-            parts.append(_gather(self._shards[number], places[of_shard, 1]))
-        tokens, norms, global_, lengths = (
-            torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)
-        )
+            shard = self._shards[number]
+            here = np.flatnonzero(places[:, 0] == number)
+            there = places[here, 1]
+            to = ranges(starts[here], lengths[here])
+            source = ranges(shard.offsets[there], lengths[here])
+            tokens[to], norms[to] = shard.tokens[source], shard.norms[source]
+            global_[here] = shard.global_[there]
+            # the pages stay in the system's cache, and count no more as this process's memory
+            shard.file.madvise(mmap.MADV_DONTNEED)
         kind = getattr(torch, self._dtype)
-        encoded = Encoded(tokens.view(kind), norms, global_.view(kind))
-        labels = self._labels.of(rows.numpy()[np.concatenate(positions)])
-        return _batch(encoded, lengths, labels, device)
+        encoded = Encoded(
+            torch.from_numpy(tokens).view(kind),
+            torch.from_numpy(norms),
+            torch.from_numpy(global_).view(kind),
+        )
+        labels = self._labels.of(rows.numpy())
+        return _batch(encoded, torch.from_numpy(lengths), labels, device)
 
 
 class CaptionTokens:
-    """Token ids, encoded anew for each batch.
-
-    Features differ from the stored ones by no more than a rounding of the store's dtype: other
-    captions share the matrix products.
-    """
+    """Token ids, encoded anew for each batch: the features that would be stored."""
 
     def __init__(
         self, choice: Path, classes: Sequence[str], backbone: Backbone, dtype: StoreDtype
@@ -136,10 +146,15 @@ class CaptionTokens:
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
         """See `Captions.batch`."""
-        rows = rows[torch.argsort(self._lengths[rows], stable=True)]
-        lengths = self._lengths[rows]
-        ids = self._ids[ranges(self._starts[rows].numpy(), lengths.numpy())]
-        encoded = encode_sorted(ids, lengths, self._backbone, self._dtype)
+        order = torch.argsort(self._lengths[rows], stable=True)
+        starts, lengths = self._starts[rows[order]].numpy(), self._lengths[rows[order]]
+        ids = self._ids[ranges(starts, lengths.numpy())]
+        ordered = encode_sorted(ids, lengths, self._backbone, self._dtype)
+        back = torch.argsort(order)
+        starts = (lengths.cumsum(0) - lengths)[back].numpy()
+        lengths = lengths[back]
+        of_rows = torch.from_numpy(ranges(starts, lengths.numpy()))
+        encoded = Encoded(ordered.tokens[of_rows], ordered.norms[of_rows], ordered.global_[back])
         return _batch(encoded, lengths, self._labels.of(rows.numpy()), device)
 
 
@@ -180,13 +195,3 @@ def _batch(
     # rounding has left them a little off unit length
     unit = F.normalize(encoded.global_.to(device).float(), dim=-1)
     return CaptionBatch(global_=unit, tokens=tokens, labels=labels.to(device))
-
-
-def _gather(shard: _Shard, rows: Indices) -> tuple[npt.NDArray[Any], ...]:
-    """Tokens, norms, global features and lengths of some rows of a shard, copied."""
-    lengths = shard.offsets[rows + 1] - shard.offsets[rows]
-    flat = ranges(shard.offsets[rows], lengths)
-    copies = shard.tokens[flat], shard.norms[flat], shard.global_[rows], lengths
-    # the pages stay in the system's cache, and count no more as this process's memory
-    shard.file.madvise(mmap.MADV_DONTNEED)
-    return copies

@@ -30,7 +30,7 @@ CAPTIONS_PER_BATCH: Final = 512
 def caption_scores(
     captions: Captions, rows: torch.Tensor, prompts: torch.Tensor, backbone: Backbone, kappa: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Merged scores [N, C] and labels [N, C] of captions, in an order of their own."""
+    """Merged scores [N, C] and labels [N, C] of the captions `rows`."""
     projection = None if stores_projection(backbone) else backbone.projection
     scores, labels = [], []
     prompts = prompts.to(backbone.device)

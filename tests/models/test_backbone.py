@@ -136,5 +136,7 @@ def test_captions_are_encoded_without_padding(backbone: Backbone) -> None:
     order = lengths.argsort(stable=True)
     tokens, lengths = tokens[order], lengths[order]
     inside = torch.arange(tokens.shape[1]) < lengths[:, None]
-    found = encode_captions(backbone, tokens[inside], lengths)
+    found, projected = encode_captions(backbone, tokens[inside], lengths)
     torch.testing.assert_close(found, backbone.encode_text(tokens)[inside])
+    assert backbone.projection is not None
+    torch.testing.assert_close(projected, found @ backbone.projection)

@@ -89,9 +89,22 @@ def test_partitions_are_the_same_captions_as_one(
     features = encode_all(profile, cut)
     assert [part.figures["captions_per_s"] > 0 for part in features] == [True] * 4
     found = batch_of_all(profile, cut, features)
-    torch.testing.assert_close(found.global_, expected.global_, rtol=2**-10, atol=1e-4)
-    torch.testing.assert_close(found.tokens.norms, expected.tokens.norms, rtol=1e-5, atol=1e-5)
+    assert found.tokens.hidden.equal(expected.tokens.hidden)
+    assert found.tokens.norms.equal(expected.tokens.norms)
+    assert found.global_.equal(expected.global_)
     assert found.labels.equal(expected.labels)
+
+
+def test_prompts_have_the_same_bytes_without_a_store(profile: Profile) -> None:
+    few = load_profile(profile, {"train.batch": 3, "train.held_out": 0})
+    vocabulary = load_vocabulary(stages.vocabulary_path(few))
+    choice = choose(few)
+    stored, anew = (
+        stages.train_prompts.fn(few, vocabulary, choice, features, lambda *_: None)
+        for features in (encode_all(few, choice), [])
+    )
+    assert anew.fresh
+    assert anew.digest == stored.digest
 
 
 def test_too_large_features_are_not_stored_unless_they_are_there(
