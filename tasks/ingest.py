@@ -150,9 +150,10 @@ def ingest_file(
         connection.execute("set threads = 1")
         connection.execute("set memory_limit = $1", [MEMORY_LIMIT])
         connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
-        read, ids = _judge(read_blocks(path, form, columns), connection, spool, named, progress)
+        blocks = read_blocks(path, form, columns)
+        read, repeated = _judge(blocks, connection, spool, named, progress)
         connection.register("read", pa.table({"records": [read]}))
-        connection.register("repeated", pa.table({"id_hash": _repeated(ids)}))
+        connection.register("repeated", pa.table({"id_hash": repeated}))
         for name in ("taken", "images"):
             connection.read_parquet(str(spool[name])).create_view(name)
         connection.execute(sql.query("corpus/late"), rules)
@@ -187,8 +188,8 @@ def _judge(
     spool: Mapping[str, Path],
     named: Mapping[str, str],
     progress: Callable[[int], None] | None,
-) -> tuple[int, "array[int]"]:
-    """Judge each record by itself and write it; how many there were, and captions' ids' hashes."""
+) -> tuple[int, npt.NDArray[np.uint64]]:
+    """Judge each record by itself and write it; how many there were, and hashes of two ids."""
     read, ids = 0, array("Q")
     with (
         pq.ParquetWriter(spool["taken"], CAPTIONS, **PARQUET) as taken,
@@ -224,7 +225,7 @@ def _judge(
                 progress(records)
         if writing:
             writing.result()
-    return read, ids
+    return read, _repeated(ids)
 
 
 def _batches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
