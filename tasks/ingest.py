@@ -33,7 +33,7 @@ CORPUS: Final = "corpus.parquet"
 REJECTS: Final = "rejects.parquet"
 LONGEST_CAPTION: Final = 10_000
 RECORDS_PER_BATCH: Final = 50_000
-BYTES_PER_BATCH: Final = 16 << 20
+BYTES_PER_BATCH: Final = 8 << 20
 MEMORY_LIMIT: Final = "400MB"
 CHECKS_OF_BATCH: Final = ("texts_present",)
 CHECKS: Final = ("captions_once", "all_accounted")
@@ -255,14 +255,11 @@ def _with_raw(rejected: pa.Table, blocks: Iterable[Block]) -> Iterator[pa.Table]
     """The rejected records (position, reason) of each block, and how they begin in the file."""
     wanted = rejected["position"].to_numpy()
     for block in blocks:
-        positions = block.records["position"].to_numpy()
-        if not len(positions):
-            continue
-        start, end = np.searchsorted(wanted, (positions[0], positions[-1] + 1))
+        start, end = np.searchsorted(wanted, (block.positions.start, block.positions.stop))
         if start < end:
-            rows = np.searchsorted(positions, wanted[start:end])
-            raw = pa.array([block.raw(int(row)) for row in rows], pa.string())
-            yield rejected.slice(start, end - start).append_column("raw", raw)
+            raw = [block.raw(int(position)) for position in wanted[start:end]]
+            rows = rejected.slice(start, end - start)
+            yield rows.append_column("raw", pa.array(raw, pa.string()))
 
 
 def _repeated(ids: "array[int]") -> npt.NDArray[np.uint64]:
@@ -281,8 +278,8 @@ def _write_corpus(connection: duckdb.DuckDBPyConnection, taken: Path, out: Path)
         pq.ParquetFile(taken) as file,
         pq.ParquetWriter(out, CAPTIONS, **PARQUET) as sink,
     ):
-        for batch in file.iter_batches(RECORDS_PER_BATCH):
-            connection.register("batch", pa.Table.from_batches([batch]))
+        for group in range(file.num_row_groups):
+            connection.register("batch", file.read_row_group(group))
             sink.write_table(_rows(connection, "corpus"))
 
 

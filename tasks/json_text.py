@@ -14,6 +14,7 @@ from tasks.errors import InputError
 BLOCK: Final = 1 << 20
 SMALLEST_PART: Final = 1 << 12
 LONGEST_ITEM: Final = 8 << 20
+LONGEST_NUMBER: Final = 20
 WHITESPACE: Final = re.compile(r"[ \t\r\n]*")
 NUMBER_CUT: Final = re.compile(r"\.|[eE][+-]?|")
 
@@ -25,7 +26,7 @@ class JsonText:
         self.path = path
         self._file = file
         self._decode: Callable[..., str] = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self._json = json.JSONDecoder()
+        self._json = json.JSONDecoder(parse_int=_whole_number)
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
         self._odd_until = 0
 
@@ -136,3 +137,10 @@ class JsonText:
         self._dropped += self._at
         self._text, self._at = self._text[self._at :] + text, 0
         return not self._ended
+
+
+def _whole_number(digits: str) -> int | float:
+    """As orjson reads it: beyond 64 bits, a float."""
+    if len(digits) <= LONGEST_NUMBER and -(2**63) <= (number := int(digits)) < 2**64:
+        return number
+    return float(digits)

@@ -2,7 +2,8 @@
 
 A record is what a file says of one caption, unjudged: sql/corpus/ decides what is kept. Files are
 streamed, so memory does not grow with them. A block whose records are all whole is taken column by
-column; a block with an odd one is gone through record by record. Both give the same records.
+column. If one is odd, the block is cut into small pieces, and only the pieces with such a one are
+gone through record by record. Both ways give the same records.
 """
 
 import csv
@@ -13,8 +14,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, Final, Literal, TypeAlias
+from typing import IO, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import orjson
@@ -27,15 +29,15 @@ from tasks.json_text import JsonText
 
 BLOCK: Final = 1 << 20
 ROWS_PER_BLOCK: Final = 20_000
+PIECE: Final = 128
 LONGEST_LINE: Final = 1 << 20
 LONGEST_RAW: Final = 1000
 GZIP_MAGIC: Final = b"\x1f\x8b"
 _Row: TypeAlias = tuple[int, str, dict[str, Any], str | None]
-
-
+_Item = TypeVar("_Item")
 Form = Literal["coco", "narratives", "table"]
-TABLES: Final[dict[str, str | tuple[str, ...]]] = {
-    "parquet": ".parquet",
+TABLES: Final = {
+    "parquet": (".parquet",),
     "jsonl": (".jsonl", ".ndjson"),
     "csv": (".csv", ".tsv"),
 }
@@ -50,8 +52,7 @@ class Columns:
     image: str | None = None
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record: its 1-based place in the file, its fields, or the problem with it."""
 
     position: int
@@ -65,14 +66,25 @@ class Record:
 class Block:
     """Some records in file order, and the ids of some entries of a COCO file's `images`.
 
-    `records` has the columns of `RECORDS`; `raw(row)` tells how a row's record begins in the file;
-    `size` is about how many bytes of the file are kept in memory for that.
+    Args:
+        positions: where its records stand; between them there may be blank lines.
+        make: makes the table of records, with the columns of `RECORDS`.
+        raw: how the record at a position begins in the file.
+        size: about how many bytes of the file are kept in memory for that.
+        images: ids.
+
     """
 
-    records: pa.Table
+    positions: range
+    make: Callable[[], pa.Table]
     raw: Callable[[int], str]
     size: int
     images: Sequence[str] = ()
+
+    @cached_property
+    def records(self) -> pa.Table:
+        """The records, made when they are first asked for."""
+        return self.make()
 
 
 RECORDS: Final = pa.schema(
@@ -84,7 +96,6 @@ RECORDS: Final = pa.schema(
         "problem": pa.string(),
     }
 )
-_NO_RECORDS: Final = RECORDS.empty_table()
 
 
 def read_blocks(path: Path, form: Form, columns: Columns) -> Iterator[Block]:
@@ -98,45 +109,33 @@ def read_blocks(path: Path, form: Form, columns: Columns) -> Iterator[Block]:
 
 def read_coco(path: Path) -> Iterator[Block]:
     """Annotations and images of a COCO captions file, in file order."""
-    position = 1
+    first = 1
     for key, items, size in _coco_items(path):
         if key == "images":
             ids = [str(item["id"]) for item in items if isinstance(item, dict) and "id" in item]
-            yield Block(_NO_RECORDS, str, size, ids)
-            continue
-        records = _coco_columns(position, items)
-        if records is None:
-            records = _table(
-                _coco_record(place, item) for place, item in enumerate(items, position)
-            )
-        yield Block(records, _dump_of(items), size)
-        position += len(items)
+            yield Block(range(0), RECORDS.empty_table, str, size, ids)
+        else:
+            yield _block(first, items, _coco_columns, _coco_record, _dump, size)
+            first += len(items)
 
 
 def read_narratives(path: Path) -> Iterator[Block]:
     """Localized narratives: one JSON object a line, gzip or not."""
-    for block in _line_blocks(path):
-        yield _lines_as_records(block, _narrative_columns, _narrative_record)
+    return _json_lines(path, _narrative_columns, _narrative_record)
 
 
 def read_table(path: Path, columns: Columns) -> Iterator[Block]:
     """Rows of a CSV, JSONL or Parquet file with a text column."""
     kind = _kind_of(path)
-    if kind == "parquet":
-        return (
-            _rows_as_records(first, batch, columns)
-            for first, batch in _parquet_batches(path, columns)
-        )
+    if kind == "csv":
+        return _csv_blocks(path, columns)
+    by_column, by_row = partial(_row_columns, columns), partial(_row_record, columns)
     if kind == "jsonl":
-        return (
-            _lines_as_records(
-                block,
-                lambda first, rows: _row_columns(first, rows, columns),
-                lambda position, row: _row_record(position, row, columns),
-            )
-            for block in _line_blocks(path)
-        )
-    return _csv_blocks(path, columns)
+        return _json_lines(path, by_column, by_row)
+    return (
+        _block(first, batch.to_pylist(), by_column, by_row, _dump, batch.nbytes)
+        for first, batch in _parquet_batches(path, columns)
+    )
 
 
 def check_whole(path: Path, form: Form, columns: Columns) -> None:
@@ -146,13 +145,12 @@ def check_whole(path: Path, form: Form, columns: Columns) -> None:
         InputError: it is not. JSON lines are, but for broken gzip: a bad line is a reject.
 
     """
-    kind = form if form == "coco" else "jsonl" if form == "narratives" else _kind_of(path)
     parts: Iterator[Any]
-    if kind == "coco":
+    if form == "coco":
         parts = _coco_items(path)
-    elif kind == "jsonl":
+    elif form == "narratives" or _kind_of(path) == "jsonl":
         parts = _bytes_if_packed(path)
-    elif kind == "parquet":
+    elif _kind_of(path) == "parquet":
         parts = _parquet_batches(path, columns)
     else:
         parts = _csv_rows(path, columns)
@@ -207,8 +205,46 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             ) from error
 
 
-def _table(records: Iterable[Record]) -> pa.Table:
-    return pa.Table.from_pylist([vars(record) for record in records], schema=RECORDS)
+def _block(
+    first: int,
+    items: Sequence[_Item],
+    columns: Callable[[int, Sequence[_Item]], pa.Table | None],
+    record: Callable[[int, _Item], Record | None],
+    raw: Callable[[_Item], str],
+    size: int,
+) -> Block:
+    return Block(
+        range(first, first + len(items)),
+        lambda: _records(first, items, columns, record),
+        lambda position: raw(items[position - first]),
+        size,
+    )
+
+
+def _records(
+    first: int,
+    items: Sequence[_Item],
+    columns: Callable[[int, Sequence[_Item]], pa.Table | None],
+    record: Callable[[int, _Item], Record | None],
+) -> pa.Table:
+    """Records column by column; those of a piece that has an odd one are made one by one."""
+    whole = columns(first, items)
+    if whole is not None:
+        return whole
+    if len(items) > PIECE:
+        pieces = [
+            _records(first + start, items[start : start + PIECE], columns, record)
+            for start in range(0, len(items), PIECE)
+        ]
+        return pa.concat_tables(pieces).combine_chunks()
+    found = (record(position, item) for position, item in enumerate(items, first))
+    return _table([one for one in found if one])
+
+
+def _table(records: Sequence[Record]) -> pa.Table:
+    columns = list(zip(*records, strict=True)) or [()] * len(RECORDS)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, RECORDS, strict=True)]
+    return pa.table(arrays, schema=RECORDS)
 
 
 def _columns(
@@ -237,11 +273,11 @@ def _strings(values: Sequence[Any], *kinds: type) -> pa.Array | None:
         return pa.array([_text(str(value)) for value in values], pa.string())
 
 
-def _dump_of(items: Sequence[Any]) -> Callable[[int], str]:
-    return lambda row: printable(json.dumps(items[row], default=str, ensure_ascii=False))
+def _dump(item: Any) -> str:
+    return printable(json.dumps(item, default=str, ensure_ascii=False))
 
 
-def _coco_columns(first: int, items: list[Any]) -> pa.Table | None:
+def _coco_columns(first: int, items: Sequence[Any]) -> pa.Table | None:
     """Records of annotations that are all whole, or None."""
     try:
         ids = _strings([item["id"] for item in items], int, str)
@@ -263,7 +299,7 @@ def _coco_record(position: int, item: Any) -> Record:
     )
 
 
-def _narrative_columns(first: int, items: list[Any]) -> pa.Table | None:
+def _narrative_columns(first: int, items: Sequence[Any]) -> pa.Table | None:
     """Records of narratives that are all whole, or None."""
     try:
         images = _strings([item["image_id"] for item in items], str)
@@ -285,7 +321,7 @@ def _narrative_record(position: int, item: Any) -> Record:
     return Record(position, f"{image}_{item['annotator_id']}", image, _text(item.get("caption")))
 
 
-def _row_columns(first: int, rows: list[Any], columns: Columns) -> pa.Table | None:
+def _row_columns(columns: Columns, first: int, rows: Sequence[Any]) -> pa.Table | None:
     """Records of a table's rows that are all whole, or None."""
     named = (columns.id, columns.image)
     try:
@@ -299,7 +335,7 @@ def _row_columns(first: int, rows: list[Any], columns: Columns) -> pa.Table | No
     return _columns(first, native if columns.id else None, images if columns.image else None, texts)
 
 
-def _row_record(position: int, row: Any, columns: Columns) -> Record:
+def _row_record(columns: Columns, position: int, row: Any) -> Record:
     if not isinstance(row, dict):
         return Record(position, problem="not_an_object")
     native = row.get(columns.id) if columns.id else None
@@ -329,28 +365,34 @@ def _line_blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
             yield first, [rest]
 
 
-def _lines_as_records(
-    block: tuple[int, list[bytes]],
-    columns: Callable[[int, list[Any]], pa.Table | None],
+def _json_lines(
+    path: Path,
+    columns: Callable[[int, Sequence[Any]], pa.Table | None],
     record: Callable[[int, Any], Record],
-) -> Block:
+) -> Iterator[Block]:
     """The records of JSON lines; blank lines are none."""
-    first, lines = block
-    size = sum(map(len, lines))
+    by_column, by_line = partial(_line_columns, columns), partial(_line_record, record)
+    for first, lines in _line_blocks(path):
+        yield _block(first, lines, by_column, by_line, _line_start, sum(map(len, lines)))
+
+
+def _line_columns(
+    columns: Callable[[int, Sequence[Any]], pa.Table | None], first: int, lines: Sequence[bytes]
+) -> pa.Table | None:
+    """Records of lines that are all whole, or None."""
+    if max(map(len, lines)) >= LONGEST_LINE:
+        return None
     try:
-        records = columns(first, list(map(orjson.loads, lines)))
+        return columns(first, list(map(orjson.loads, lines)))
     except orjson.JSONDecodeError:
-        records = None
-    if records is not None and max(map(len, lines)) < LONGEST_LINE:
-        return Block(records, lambda row: _line_start(lines[row]), size)
-    numbered = [(first + i, line) for i, line in enumerate(lines) if line.strip()]
-    found = _table(_line_record(position, line, record) for position, line in numbered)
-    return Block(found, lambda row: _line_start(numbered[row][1]), size)
+        return None
 
 
-def _line_record(position: int, line: bytes, record: Callable[[int, Any], Record]) -> Record:
+def _line_record(record: Callable[[int, Any], Record], position: int, line: bytes) -> Record | None:
     if len(line) >= LONGEST_LINE:
         return Record(position, problem="line_too_long")
+    if not line.strip():
+        return None
     try:
         return record(position, orjson.loads(line))
     except orjson.JSONDecodeError:
@@ -386,26 +428,20 @@ def _parquet_batches(path: Path, columns: Columns) -> Iterator[tuple[int, pa.Rec
         raise InputError(f"{path}, row {first}: broken Parquet: {error}") from error
 
 
-def _rows_as_records(first: int, batch: pa.RecordBatch, columns: Columns) -> Block:
-    rows = batch.to_pylist()
-    records = _row_columns(first, rows, columns)
-    if records is None:
-        records = _table(_row_record(place, row, columns) for place, row in enumerate(rows, first))
-    return Block(records, _dump_of(rows), batch.nbytes)
-
-
 def _csv_blocks(path: Path, columns: Columns) -> Iterator[Block]:
-    for numbered, size in _batched(_csv_rows(path, columns)):
-        records = [
-            Record(position, problem=problem) if problem else _row_record(position, row, columns)
-            for position, _, row, problem in numbered
+    for rows, size in _batched(_csv_rows(path, columns)):
+        raw = {position: printable(as_written) for position, as_written, _, _ in rows}
+        positions = range(rows[0][0], rows[-1][0] + 1)
+        yield Block(positions, partial(_csv_table, rows, columns), raw.__getitem__, size)
+
+
+def _csv_table(rows: Sequence[_Row], columns: Columns) -> pa.Table:
+    return _table(
+        [
+            Record(position, problem=problem) if problem else _row_record(columns, position, row)
+            for position, _, row, problem in rows
         ]
-        written = [as_written for _, as_written, _, _ in numbered]
-        yield Block(_table(records), _start_of(written), size)
-
-
-def _start_of(texts: Sequence[str]) -> Callable[[int], str]:
-    return lambda row: printable(texts[row])
+    )
 
 
 def _batched(rows: Iterable[_Row]) -> Iterator[tuple[list[_Row], int]]:
@@ -418,7 +454,8 @@ def _batched(rows: Iterable[_Row]) -> Iterator[tuple[list[_Row], int]]:
         if size >= BLOCK:
             yield batch, size
             batch, size = [], 0
-    yield batch, size
+    if batch:
+        yield batch, size
 
 
 def _csv_rows(path: Path, columns: Columns) -> Iterator[_Row]:

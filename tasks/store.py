@@ -9,6 +9,7 @@ input, so a change of code that leaves the output as it was re-runs nothing furt
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -192,8 +193,14 @@ def code_digest(files: Sequence[str]) -> str:
     """SHA-256 over the bytes of source files named relative to the repository's root."""
     digest = hashlib.sha256()
     for name in sorted(files):
-        digest.update(f"{name}\0".encode() + (ROOT / name).read_bytes())
+        digest.update(f"{name}\0".encode() + _source(name))
     return digest.hexdigest()
+
+
+@functools.cache
+def _source(name: str) -> bytes:
+    """A source file, as it was when first asked for: nor does the code change that runs here."""
+    return (ROOT / name).read_bytes()
 
 
 def _open(folder: Path) -> Stage:
