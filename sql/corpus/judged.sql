@@ -1,4 +1,4 @@
--- judged: one row per record of some that were read, with the reason why it is rejected (null: none).
+-- judged: one row per record of a batch, with the reason why it is rejected (null: none by itself).
 create or replace temp table judged as
 with read as (
     select

@@ -1,4 +1,4 @@
--- rejected late: one row per record that the whole file tells is no caption, with the reason.
+-- rejected_late: one row per record that the whole file tells is no caption, with the reason.
 select
     position,
     reason

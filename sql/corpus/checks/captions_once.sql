@@ -1,5 +1,5 @@
--- A row per caption_id that was kept more than once, with the places in the file. Ids that differ in
--- their hash are not the same: only those that share one, and those made up, are compared.
+-- A row per caption_id that was kept more than once, with the places in the file. Ids of different
+-- hashes are not the same: only those that share one, and those made up, are compared.
 select
     caption_id,
     list(position order by position)[:5] as positions
