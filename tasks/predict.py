@@ -1,6 +1,6 @@
 """Predict stage: tags for a folder of images, and a page that shows them while the work goes on.
 
-    tags.parquet   file, tags (label and score, best first)
+    tags.parquet   file, tags (label and score, best first), nearest (the tag to guess at, if any)
     tags.csv       a row per file and tag: file, rank, label, score
     rejects.csv    a row per image that cannot be read: file, reason
 
@@ -46,10 +46,12 @@ IMAGES_PER_PART: Final = 128
 IMAGES_PER_BATCH: Final = 16
 CARDS: Final = 120
 REFRESH_S: Final = 3.0
+TAG: Final = pa.struct({"label": pa.string(), "score": pa.float32()})
 SCHEMA: Final = pa.schema(
     {
         "file": pa.string(),
-        "tags": pa.list_(pa.struct({"label": pa.string(), "score": pa.float32()})),
+        "tags": pa.list_(TAG),
+        "nearest": TAG,
         "reason": pa.string(),
     }
 )
@@ -65,6 +67,7 @@ class Gallery:
     cards: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[dict[str, Any]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    untagged: int = 0
     done: int = 0
     written: float = 0.0
 
@@ -75,7 +78,9 @@ class Gallery:
             self.counts.update(tag["label"] for tag in row["tags"] or ())
             if row["reason"] is not None:
                 self.rejects.append(row)
-            elif len(self.cards) < CARDS:
+                continue
+            self.untagged += not row["tags"]
+            if len(self.cards) < CARDS:
                 picture = heatmaps.thumbnail(self.folder / row["file"], side=160)
                 self.cards.append({**row, "picture": picture})
         if self.done == self.total or time.monotonic() - self.written > REFRESH_S:
@@ -92,6 +97,7 @@ class Gallery:
             refresh=round(REFRESH_S) if self.done < self.total else 0,
             cards=self.cards,
             counts=self.counts.most_common(),
+            untagged=self.untagged,
             rejects=self.rejects,
             table=TABLE,
         )
@@ -129,7 +135,7 @@ def write_tags(
         unfinished.rename(part)
     table = pa.concat_tables([pq.read_table(part) for part in parts])
     good = table.filter(pc.is_null(table["reason"])).drop_columns("reason")
-    bad = table.filter(pc.is_valid(table["reason"])).drop_columns("tags")
+    bad = table.filter(pc.is_valid(table["reason"])).select(["file", "reason"])
     if not good.num_rows:
         first = bad.to_pylist()[0]
         raise InputError(f"{folder / first['file']}: {first['reason']}; no image could be read")
@@ -160,12 +166,16 @@ def _tagged(
     read = tagger.read([folder / file for file in files])
     images = [image for image in read if isinstance(image, torch.Tensor)]
     scores = iter(tagger.scores(images) if images else ())
-    return [
-        {"file": file, "tags": None, "reason": image}
-        if isinstance(image, str)
-        else {"file": file, "tags": tagger.tags(next(scores), top), "reason": None}
-        for file, image in zip(files, read, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    for file, image in zip(files, read, strict=True):
+        row: dict[str, Any] = {"file": file, "tags": None, "nearest": None, "reason": None}
+        if isinstance(image, str):
+            row["reason"] = image
+        else:
+            of_image = next(scores)
+            row |= {"tags": tagger.tags(of_image, top), "nearest": tagger.nearest(of_image)}
+        rows.append(row)
+    return rows
 
 
 def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -50,6 +50,12 @@ class Tagger:
             chosen = order[: top or TOP].tolist()
         return [{"label": self.classes[c], "score": float(scores[c])} for c in chosen]
 
+    def nearest(self, scores: torch.Tensor) -> dict[str, Any]:
+        """The class that comes nearest to its threshold, or goes furthest above it."""
+        above = scores if self.thresholds is None else scores - self.thresholds
+        c = int(above.argmax())
+        return {"label": self.classes[c], "score": float(scores[c])}
+
     def scores(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Merged scores [N, C] of images [3, R, R] as `read_image` makes them."""
         device = self.loaded.backbone.device

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,24 @@ def test_a_folder_is_tagged_and_shown(
     for hostile in ("<script>", "<i>", "<pictures>"):
         assert hostile not in text
     assert text.count("data:image/jpeg") == 4
+
+
+def test_an_image_without_a_tag_has_a_guess(
+    tmp_path: Path, images: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
+    card = json.loads((prompts / "card.json").read_text())
+    strict = tmp_path / "strict"
+    shutil.copytree(prompts, strict)
+    # no cosine is as high; the last class is the nearest, whatever the scores
+    (strict / "card.json").write_text(json.dumps(card | {"thresholds": [90, 90, 9]}))
+    page = stages.tag_folder.fn(str(images), str(strict), None, str(tmp_path / "out"))
+    rows = pq.read_table(tmp_path / "out" / "tags.parquet").to_pylist()
+    assert [row["tags"] for row in rows] == [[]] * 4
+    assert [row["nearest"]["label"] for row in rows] == ["bird"] * 4
+    text = page.read_text(encoding="utf-8")
+    assert text.count("perhaps bird") == 4
+    assert "On 4 no class is above its threshold" in text
 
 
 def test_the_page_reloads_itself_until_all_is_done(tmp_path: Path, images: Path) -> None:
