@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.command import command_line
 from flows.corpus import label_files
 from flows.prompts import prompts
 from tasks import stages, studies, track
@@ -15,6 +16,8 @@ from tasks.errors import InputError
 from tasks.outcome import found_again
 from tasks.profile import Profile, load_profile, parse_setting, profile_names
 from tasks.store import home, write_whole
+
+ALL = "ablations/all"
 
 
 @flow(name="ablations")
@@ -37,13 +40,16 @@ def ablations(
 
     """
     chosen = stages.make_world(load_profile(profile, settings))
-    return [
-        _study(study, chosen, seeds or study.seeds) for study in studies.chosen_studies(names or [])
-    ]
+    pages = []
+    for study in studies.chosen_studies(names or []):
+        runs = seeds or study.seeds
+        rest = (study.name, "--seeds", str(runs))
+        pages.append(_study(study, chosen, runs, command_line(ALL, profile, settings, *rest)))
+    return pages
 
 
-def _study(study: studies.Study, profile: Profile, seeds: int) -> str:
-    """Run every variant of a study; returns the path of its page."""
+def _study(study: studies.Study, profile: Profile, seeds: int, command: str) -> str:
+    """Run every variant of a study; returns the path of its page, which shows `command`."""
     stages.check(profile)
     with track.run(f"ablation {study.name} {profile.name}") as run:
         run.parameters(profile.flat())
@@ -68,7 +74,6 @@ def _study(study: studies.Study, profile: Profile, seeds: int) -> str:
         rows = studies.table_of(study, found)
         page = home() / "ablations" / f"{study.name}-{profile.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        command = f"python -m flows.ablations {study.name} --profile {profile.name}"
         write_whole(page, studies.page_of(study, profile, rows, command))
         run.artifact(page)
         table = [

@@ -47,12 +47,15 @@ def run_command(
         sys.exit(f"error: {error}")
 
 
-def command_line(flow: str, profile: str | Profile, settings: Mapping[str, Any] | None) -> str:
-    """What to type to run a flow with these parameters again."""
+def command_line(
+    deployment: str, profile: str | Profile, settings: Mapping[str, Any] | None, *rest: str
+) -> str:
+    """What to type to run a flow with these parameters again; `deployment` is flow/name."""
     if isinstance(profile, Profile):
         whole = f"profile={profile.model_dump_json()}"
-        return shlex.join(["prefect", "deployment", "run", f"{flow}/full", "--param", whole])
-    parts = ["python", "-m", f"flows.{flow}", "--profile", profile]
+        return shlex.join(["prefect", "deployment", "run", deployment, "--param", whole])
+    flow, _, _ = deployment.partition("/")
+    parts = ["python", "-m", f"flows.{flow}", *rest, "--profile", profile]
     for name, value in (settings or {}).items():
         parts += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     return shlex.join(parts)

@@ -76,7 +76,7 @@ def captions(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
 def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
     """Start `tai/full` on the server, or say what to type where there is none."""
     if PREFECT_API_URL.value() is None:
-        command = command_line("tai", profile, settings)
+        command = command_line(FULL, profile, settings)
         LOG.warning("corpus: captions have moved enough to train anew; run: %s", command)
         return
     given = profile.model_dump(mode="json") if isinstance(profile, Profile) else profile

@@ -58,7 +58,9 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             run.metrics(track.metrics_of(chosen, image_set, headline[image_set.name].figures))
         if outcome.thresholds:
             run.metrics(track.metrics_of(chosen, chosen.images[0], outcome.thresholds.figures))
-        report = stages.report(chosen, vocabulary, outcome, command_line("tai", profile, settings))
+        report = stages.report(
+            chosen, vocabulary, outcome, command_line("tai/full", profile, settings)
+        )
         page = report.file("index.html")
         run.artifact(page)
         run.outcome(outcome)
