@@ -1,11 +1,14 @@
 """Prefect's task runners by the profile's word: threads here, Dask's or Ray's workers elsewhere.
 
 A cluster that is there already is named by `$TAI_RUNNER_ADDRESS`; its workers share `$TAI_HOME`
-with the flow. Otherwise one is started on this machine for the flow's time.
+with the flow. Otherwise one of two workers is started on this machine for the flow's time. Ray's
+listens on all of the machine's addresses, by a token.
 """
 
 import os
+import socket
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -13,29 +16,47 @@ from tasks.errors import InputError
 
 # a caption file keeps all cores busy while it is labelled; a second is read meanwhile
 THREADS: Final = 2
+ANSWER_S: Final = 10.0
 
 
 def task_runner(name: str, threads: int = THREADS) -> TaskRunner[Any]:
     """The runner called threads (so many at once), dask or ray.
 
     Raises:
-        InputError: its extra is not installed.
+        InputError: its extra is not installed, or no cluster answers at the address.
 
     """
+    if name == "threads":
+        return ThreadPoolTaskRunner(max_workers=threads)
     address = os.environ.get("TAI_RUNNER_ADDRESS")
+    if address:
+        _check_cluster(address)
     try:
         if name == "dask":
             from prefect_dask.task_runners import DaskTaskRunner
 
             local = {"n_workers": THREADS, "threads_per_worker": 1, "dashboard_address": None}
             return DaskTaskRunner(address=address, cluster_kwargs=None if address else local)
-        if name == "ray":
-            from prefect_ray.task_runners import RayTaskRunner
+        from prefect_ray.task_runners import RayTaskRunner
 
-            ray: TaskRunner[Any] = RayTaskRunner(address=address)
-            return ray
+        # Ray reports its use to its makers unless told not to
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        own = {"num_cpus": THREADS, "include_dashboard": False}
+        ray: TaskRunner[Any] = RayTaskRunner(address=address, init_kwargs=None if address else own)
+        return ray
     except ImportError as error:
         raise InputError(
             f"field 'runner': {name} is not installed; run pip install 'tai-flows[{name}]'"
         ) from error
-    return ThreadPoolTaskRunner(max_workers=threads)
+
+
+def _check_cluster(address: str) -> None:
+    """Stop where nothing answers, instead of a cluster's client trying for long."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        socket.create_connection((place.hostname, place.port), ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"TAI_RUNNER_ADDRESS {address}: no cluster answers there ({error}); expected host and "
+            "port of one, as in tcp://host:8786 (Dask) or ray://host:10001"
+        ) from error

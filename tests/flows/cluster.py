@@ -1,4 +1,4 @@
-"""The small profile's captions labelled, chosen and encoded on the task runner that is named.
+"""A refresh of the small profile's captions, and their encoding, on the task runner that is named.
 
 The Dask cluster is one that is there already, so that its workers are started once.
 """
@@ -7,28 +7,29 @@ import os
 import sys
 
 from distributed import LocalCluster
-from prefect.testing.utilities import prefect_test_harness
 
-from flows.corpus import label_files
+from flows.corpus import corpus
 from flows.prompts import encode_captions
 from tasks import stages
 from tasks.profile import load_profile
 
+SMALL = "tests/small/small.toml"
 
-def encode_small(runner: str) -> None:
-    profile = load_profile("tests/small/small.toml", {"runner": runner})
-    done = label_files(profile)
+
+def refresh_and_encode(runner: str) -> None:
+    settings = {"runner": runner, "refresh.train_at_share": 0.1}
+    corpus(SMALL, settings)
+    profile = load_profile(SMALL, settings)
     vocabulary = stages.check_captions.fn(profile)
-    corpora, labels = [one[1] for one in done], [one[2] for one in done]
+    corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(profile)]
+    labels = [stages.label_captions.fn(each, vocabulary) for each in corpora]
     encode_captions(profile, stages.choose_captions.fn(profile, vocabulary, corpora, labels))
 
 
 if __name__ == "__main__":
-    # one server for all workers
-    with prefect_test_harness(server_startup_timeout=120):
-        if sys.argv[1] == "dask":
-            with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-                os.environ["TAI_RUNNER_ADDRESS"] = cluster.scheduler_address
-                encode_small("dask")
-        else:
-            encode_small(sys.argv[1])
+    if sys.argv[1] == "dask":
+        with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+            os.environ["TAI_RUNNER_ADDRESS"] = cluster.scheduler_address
+            refresh_and_encode("dask")
+    else:
+        refresh_and_encode(sys.argv[1])
