@@ -14,10 +14,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from models.metrics import bootstrap_maps, interval
-from tasks import pages, pictures, track
+from tasks import pages, track
 from tasks.errors import InputError
 from tasks.evaluate import SCORES, ap_rows, label_matrix, scores_of
 from tasks.outcome import found_again
+from tasks.pages import pictures
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage
 

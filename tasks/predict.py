@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from tasks import heatmaps, pages
+from tasks import pages
 from tasks.errors import InputError
+from tasks.pages import heatmaps
 from tasks.progress import Progress
 from tasks.store import write_whole
 from tasks.tagger import Tagger
@@ -30,8 +31,8 @@ from tasks.tagger import Tagger
 CODE: Final = (
     "tasks/predict.py",
     "tasks/tagger.py",
-    "tasks/heatmaps.py",
-    "tasks/templates/gallery.html",
+    "tasks/pages/heatmaps.py",
+    "tasks/pages/templates/gallery.html",
     "models/tai_dpt.py",
     "models/scoring.py",
     "models/backbone.py",

@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 import sql
-from tasks import pages, pictures
+from tasks import pages
 from tasks.errors import InputError
 from tasks.ingest import CORPUS, REJECTS
 from tasks.label import LABELS
+from tasks.pages import pictures
 from tasks.store import Stage, write_whole
 from tasks.vocabulary import Vocabulary
 
@@ -34,7 +35,7 @@ QUERIES: Final = (
 )
 CODE: Final = (
     "tasks/quality.py",
-    "tasks/templates/quality.html",
+    "tasks/pages/templates/quality.html",
     *(f"sql/{query}.sql" for query in QUERIES),
     *pictures.CODE,
     *pages.CODE,

@@ -550,7 +550,7 @@ def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome
 @task(name="report", cache_policy=NO_CACHE)
 def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: str) -> Stage:
     """The page that shows a finished run."""
-    from tasks import report
+    from tasks.pages import report
 
     def work(out: Path) -> Result:
         def backbone() -> Any:

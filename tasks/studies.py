@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tasks import pages, pictures
+from tasks import pages
 from tasks.errors import InputError
 from tasks.outcome import Outcome
+from tasks.pages import pictures
 from tasks.profile import Profile
 
 

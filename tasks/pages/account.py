@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from tasks.outcome import Outcome
 
-CODE: Final = ("tasks/account.py",)
+CODE: Final = ("tasks/pages/account.py",)
 
 
 def account_of(outcome: Outcome) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tasks import heatmaps, pages, pictures, stages, words
+from tasks import pages, stages
 from tasks.backbone import load_backbone
+from tasks.pages import heatmaps, pictures, words
 from tasks.profile import load_profile
 from tests.browser import Page, browser
 

@@ -1,4 +1,4 @@
-"""HTML pages from the templates in tasks/templates: self-contained, escaped, without scripts."""
+"""HTML pages from the templates beside: self-contained, escaped, without scripts."""
 
 from functools import cache
 from html import escape
@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 FOLDER: Final = Path(__file__).parent / "templates"
-CODE: Final = ("tasks/pages.py", "tasks/templates/page.html")
+CODE: Final = ("tasks/pages/__init__.py", "tasks/pages/templates/page.html")
 
 
 def render(template: str, **context: Any) -> str:
@@ -18,7 +18,7 @@ def render(template: str, **context: Any) -> str:
 
 
 def picture(svg: str, description: str) -> Markup:
-    """A chart of tasks/pictures.py as an element that says what it shows to who cannot see it."""
+    """A chart of `pictures` as an element that says what it shows to who cannot see it."""
     label = escape(description, quote=True)
     # S704: the chart's own texts were escaped by matplotlib, the description is here
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1))  # noqa: S704

@@ -16,19 +16,20 @@ import torch
 import sql
 from models.backbone import Backbone
 from models.metrics import bootstrap_maps, interval
-from tasks import account, charts, ingest, pages, showcase, words
-from tasks.charts import BASELINE, LABELS
+from tasks import ingest, pages
 from tasks.evaluate import SCORES, TOP, label_matrix, scores_of
 from tasks.images import REJECTS
 from tasks.outcome import BRANCHES, Outcome
+from tasks.pages import account, charts, showcase, words
+from tasks.pages.charts import BASELINE, LABELS
 from tasks.profile import ImageSet, Profile
 from tasks.store import Stage, write_whole
 from tasks.train import read_prompts
 from tasks.vocabulary import Vocabulary
 
 CODE: Final = (
-    "tasks/report.py",
-    "tasks/templates/report.html",
+    "tasks/pages/report.py",
+    "tasks/pages/templates/report.html",
     "models/metrics.py",
     "sql/report/examples.sql",
     *account.CODE,

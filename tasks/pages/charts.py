@@ -9,13 +9,14 @@ import torch
 
 import sql
 from models.metrics import mean_precision_at_recall
-from tasks import pages, pictures
+from tasks import pages
 from tasks.evaluate import ap_rows, scores_of
 from tasks.outcome import Outcome
+from tasks.pages import pictures
 from tasks.train import HISTORY
 from tasks.vocabulary import Vocabulary
 
-CODE: Final = ("tasks/charts.py", "sql/report/co_occurrence.sql", *pictures.CODE, *pages.CODE)
+CODE: Final = ("tasks/pages/charts.py", "sql/report/co_occurrence.sql", *pictures.CODE, *pages.CODE)
 BASELINE: Final = "zero-shot"
 LABELS: Final = "labels.parquet"
 LARGEST_CHART: Final = 60
