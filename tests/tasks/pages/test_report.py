@@ -17,8 +17,7 @@ from tasks.backbone import load_backbone
 from tasks.pages import heatmaps, pictures, words
 from tasks.profile import load_profile
 from tests.browser import Page, browser
-
-from .road import whole_run
+from tests.tasks.road import whole_run
 
 CONFIG = {
     "embed_dim": 32,
