@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -33,7 +33,7 @@ PIECE: Final = 128
 LONGEST_LINE: Final = 1 << 20
 LONGEST_RAW: Final = 1000
 GZIP_MAGIC: Final = b"\x1f\x8b"
-_Row: TypeAlias = tuple[int, str, dict[str, Any], str | None]
+_Row: TypeAlias = tuple[int, list[str]]
 _Item = TypeVar("_Item")
 Form = Literal["coco", "narratives", "table"]
 TABLES: Final = {
@@ -429,19 +429,46 @@ def _parquet_batches(path: Path, columns: Columns) -> Iterator[tuple[int, pa.Rec
 
 
 def _csv_blocks(path: Path, columns: Columns) -> Iterator[Block]:
-    for rows, size in _batched(_csv_rows(path, columns)):
-        raw = {position: printable(as_written) for position, as_written, _, _ in rows}
-        positions = range(rows[0][0], rows[-1][0] + 1)
-        yield Block(positions, partial(_csv_table, rows, columns), raw.__getitem__, size)
+    rows = _csv_rows(path, columns)
+    (_, header), delimiter = next(rows), _delimiter(path)
+    by_column, by_row = (partial(way, header, columns) for way in (_csv_columns, _csv_record))
+    for some, size in _batched(rows):
+        yield Block(
+            range(some[0][0], some[-1][0] + 1),
+            partial(_records, 0, some, by_column, by_row),
+            partial(_csv_start, delimiter, dict(some)),
+            size,
+        )
 
 
-def _csv_table(rows: Sequence[_Row], columns: Columns) -> pa.Table:
-    return _table(
-        [
-            Record(position, problem=problem) if problem else _row_record(columns, position, row)
-            for position, _, row, problem in rows
-        ]
+def _csv_start(delimiter: str, rows: Mapping[int, Sequence[str]], position: int) -> str:
+    return printable(delimiter.join(rows[position]))
+
+
+def _csv_columns(
+    header: Sequence[str], columns: Columns, _: int, rows: Sequence[_Row]
+) -> pa.Table | None:
+    """Records of rows that are all whole, or None."""
+    if {len(fields) for _, fields in rows} != {len(header)}:
+        return None
+    at = {name: place for place, name in enumerate(header)}
+    native, images, texts = (
+        [fields[at[column]] for _, fields in rows] if column else [None] * len(rows)
+        for column in (columns.id, columns.image, columns.text)
     )
+    if "" in native:
+        return None
+    values = (native, [image or None for image in images], texts)
+    positions = pa.array([position for position, _ in rows], pa.int64())
+    fields = [pa.array(one, pa.string()) for one in values]
+    return pa.table([positions, *fields, pa.nulls(len(rows), pa.string())], schema=RECORDS)
+
+
+def _csv_record(header: Sequence[str], columns: Columns, _: int, row: _Row) -> Record:
+    position, fields = row
+    if len(fields) != len(header):
+        return Record(position, problem="wrong_number_of_fields")
+    return _row_record(columns, position, dict(zip(header, fields, strict=True)))
 
 
 def _batched(rows: Iterable[_Row]) -> Iterator[tuple[list[_Row], int]]:
@@ -450,7 +477,7 @@ def _batched(rows: Iterable[_Row]) -> Iterator[tuple[list[_Row], int]]:
     size = 0
     for row in rows:
         batch.append(row)
-        size += len(row[1])
+        size += sum(map(len, row[1]))
         if size >= BLOCK:
             yield batch, size
             batch, size = [], 0
@@ -459,22 +486,24 @@ def _batched(rows: Iterable[_Row]) -> Iterator[tuple[list[_Row], int]]:
 
 
 def _csv_rows(path: Path, columns: Columns) -> Iterator[_Row]:
-    """(line, as written, row by column, problem) of each row that is not blank."""
-    delimiter = "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+    """(line, fields) of the header and of each row that is not blank."""
     with opened(path) as file:
         lines = io.TextIOWrapper(file, "utf-8-sig", errors="backslashreplace", newline="")
-        reader = csv.reader((line.replace("\0", "\\x00") for line in lines), delimiter=delimiter)
+        whole = (line.replace("\0", "\\x00") for line in lines)
+        reader = csv.reader(whole, delimiter=_delimiter(path))
         try:
             header = next(reader, [])
             _check_columns(path, header, columns)
+            yield reader.line_num, header
             for row in reader:
-                if not row:
-                    continue
-                problem = None if len(row) == len(header) else "wrong_number_of_fields"
-                fields = dict(zip(header, row, strict=False))
-                yield reader.line_num, delimiter.join(row), fields, problem
+                if row:
+                    yield reader.line_num, row
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: broken CSV: {error}") from error
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
 
 
 def _check_columns(path: Path, found: list[str], columns: Columns) -> None:
