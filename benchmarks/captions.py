@@ -3,12 +3,13 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from models.backbone import Backbone
-from tasks.encode import StoreDtype, write_features
-from tasks.partitions import tokens_file, write_partitions
+if TYPE_CHECKING:
+    from models.backbone import Backbone
+    from tasks.encode import StoreDtype
 
 WORDS = (
     "a the on in with of and near two small large red white wooden sitting standing next to some "
@@ -39,9 +40,13 @@ def made_up_classes(count: int) -> list[str]:
 
 
 def encode_table(
-    captions: pa.Table, backbone: Backbone, folder: Path, dtype: StoreDtype = "float16"
+    captions: pa.Table, backbone: "Backbone", folder: Path, dtype: "StoreDtype" = "float16"
 ) -> dict[str, float]:
     """Tokenise and encode a table (caption_id, text, classes) as one partition, all in `folder`."""
+    # no torch in the processes whose peak memory is measured
+    from tasks.encode import write_features
+    from tasks.partitions import tokens_file, write_partitions
+
     ((name, (count, tokens)),) = write_partitions([captions], backbone, folder).items()
     figures = write_features(tokens_file(folder, name), backbone, folder, dtype=dtype)
     return figures | {"tokens_per_caption": round(tokens / count, 2)}
