@@ -5,7 +5,6 @@ Where NLTK finds its averaged_perceptron_tagger_eng and wordnet (in $NLTK_DATA),
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.captions import made_up
+from benchmarks.memory import most_mb
 from benchmarks.nltk_loop import Loop
 from tasks.label import write_labels
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
@@ -113,10 +113,9 @@ def one_size(texts: Sequence[str], vocabulary: Vocabulary, size: int, folder: Pa
     counts, _ = write_labels([folder / "captions.parquet"], vocabulary, folder / "labels.parquet")
     seconds = time.perf_counter() - start
     cpu = time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     row = {"captions": size, "seconds": round(seconds, 2), "per_s": round(size / seconds)}
     row["cpu_seconds"] = round(cpu, 2)
-    print(json.dumps(row | {"peak_mb": peak, "labelled": counts["captions/labelled"]}))
+    print(json.dumps(row | {"peak_mb": round(most_mb()), "labelled": counts["captions/labelled"]}))
 
 
 def main() -> None:

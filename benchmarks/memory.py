@@ -15,6 +15,11 @@ def peak_mb(work: Callable[[], object]) -> float:
     return round((_status("VmHWM") - before) / 1e3, 1)
 
 
+def most_mb() -> float:
+    """The most memory that this process has had, in MB; getrusage would tell its parent's."""
+    return _status("VmHWM") / 1e3
+
+
 def _status(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))

@@ -36,10 +36,11 @@ CODE: Final = (
     "tasks/checks.py",
     "tasks/inflections.py",
     "tasks/vocabulary.py",
-    *(f"sql/labels/{layer}.sql" for layer in ("macros", "frequency", *LAYERS)),
+    *(f"sql/labels/{layer}.sql" for layer in ("macros", "frequency", "anchors", *LAYERS)),
     *(f"sql/labels/checks/{check}.sql" for check in CHECKS),
 )
-CAPTIONS_PER_BATCH: Final = 100_000
+CAPTIONS_PER_BATCH: Final = 150_000
+FEWEST_PER_BATCH: Final = 25_000
 CAPTIONS_COUNTED: Final = 5_000
 MEMORY_LIMIT: Final = "400MB"
 WIDE: Final = pa.schema(
@@ -51,6 +52,7 @@ WIDE: Final = pa.schema(
         ("anchor_at", pa.int32()),
         ("second", pa.string()),
         ("second_at", pa.int32()),
+        ("pair", pa.int32()),
         ("ends_in_break", pa.bool_()),
         ("is_settled", pa.bool_()),
         ("kind", pa.string()),
@@ -126,7 +128,15 @@ def write_labels(
 def _batches(corpus: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     for path in corpus:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(CAPTIONS_PER_BATCH, columns=["caption_id", "text"])
+            size = _batch_size(file.metadata.num_rows)
+            yield from file.iter_batches(size, columns=["caption_id", "text"])
+
+
+def _batch_size(captions: int) -> int:
+    """Captions per batch: in fours of one size, so that 1, 2 or 4 cores end together."""
+    fours = -(-captions // (4 * CAPTIONS_PER_BATCH))
+    even = -(-captions // max(1, 4 * fours))
+    return max(even, min(FEWEST_PER_BATCH, CAPTIONS_PER_BATCH))
 
 
 def _in_order(
@@ -224,6 +234,7 @@ class _Labeller:
             if self._forms is None:
                 self._forms = _wide(self._vocabulary, _frequency(connection, captions))
         connection.register("forms", self._forms)
+        connection.execute(sql.query("labels/anchors"))
         classes = self._vocabulary.classes
         table = pa.table({"class": classes, "class_index": range(len(classes))})
         connection.register("classes", table)
@@ -251,6 +262,7 @@ def _wide(vocabulary: Vocabulary, frequency: Mapping[str, int]) -> pa.Table:
     attempts. It changes nothing but the time.
     """
     forms = vocabulary.forms.to_pylist()
+    pairs: dict[tuple[str, int], int] = {}
     for form in forms:
         words, before, behind = form["words"], form["words_before"], form["words_behind"]
         concrete = [at for at, word in enumerate(words) if word not in (ANY_WORD, BREAK)]
@@ -261,6 +273,7 @@ def _wide(vocabulary: Vocabulary, frequency: Mapping[str, int]) -> pa.Table:
         others = [at for at in concrete if at != anchor] or [anchor]
         second = max(others, key=lambda at: len(words[at]))
         form["second"], form["second_at"] = words[second], second + 1
+        form["pair"] = pairs.setdefault((words[anchor], second - anchor), len(pairs))
         form["is_settled"] = len({anchor, second}) == len(words)
         form["ends_in_break"] = words[-1] == BREAK
         if before + behind < len(words):

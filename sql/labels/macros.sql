@@ -6,8 +6,8 @@
 --
 -- Most captions are plain: ASCII words with one space, hyphen or apostrophe between, perhaps after
 -- a comma. They are split at spaces, five times faster than by a pattern, into the same tokens.
-create or replace temp macro is_plain(caption) as regexp_full_match(
-    caption, '[A-Za-z0-9]+(?:(?:,? |[''-])[A-Za-z0-9]+)*[.,]?'
+create or replace temp macro is_plain(caption) as regexp_matches(
+    caption, '^[A-Za-z0-9]+(?:(?:,? |[''-])[A-Za-z0-9]+)*[.,]?$'
 );
 
 create or replace temp macro words(caption, plain) as if(
