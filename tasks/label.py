@@ -5,6 +5,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -167,8 +169,7 @@ class _Labeller:
         self._spill = spill
         self._here = threading.local()
         self._opened: list[duckdb.DuckDBPyConnection] = []
-        self._counting = threading.Lock()
-        self._forms: pa.Table | None = None
+        self._wide = _wide_of(vocabulary.digest)
 
     def __enter__(self) -> "_Labeller":
         return self
@@ -179,7 +180,7 @@ class _Labeller:
 
     def label(self, batch: pa.RecordBatch) -> pa.Table:
         """Rows of `SCHEMA` for those captions that name a class."""
-        captions = pa.table(batch).append_column("row", pa.array(range(len(batch))))
+        captions = pa.table(batch).append_column("row", pa.array(range(len(batch)), pa.int32()))
         connection = self._connection(captions)
         connection.register("captions", captions)
         for layer in LAYERS:
@@ -191,7 +192,7 @@ class _Labeller:
 
     def _by_caption(self, labels: pa.Table, ids: pa.Array) -> pa.Table:
         """Rows of `SCHEMA` from rows of sql/labels/labels.sql."""
-        rows, indices = (labels[name].to_numpy() for name in ("row", "class_index"))
+        rows, indices = (labels[of].to_numpy().astype(np.int64) for of in ("row", "class_index"))
         starts = np.flatnonzero(np.diff(rows, prepend=-1))
         captions = rows[starts]
         # a class that is named twice is one class
@@ -217,7 +218,7 @@ class _Labeller:
         )
 
     def _connection(self, captions: pa.Table) -> duckdb.DuckDBPyConnection:
-        """The connection of this thread; the first captions of all say which words are rare."""
+        """The connection of this thread; the process's first captions say which words are rare."""
         opened: duckdb.DuckDBPyConnection | None = getattr(self._here, "connection", None)
         if opened is not None:
             return opened
@@ -230,15 +231,29 @@ class _Labeller:
         connection.execute("set memory_limit = $1", [MEMORY_LIMIT])
         connection.execute("set temp_directory = $1", [str(self._spill)])
         connection.execute(sql.query("labels/macros"))
-        with self._counting:
-            if self._forms is None:
-                self._forms = _wide(self._vocabulary, _frequency(connection, captions))
-        connection.register("forms", self._forms)
+        with self._wide.counting:
+            if self._wide.forms is None:
+                self._wide.forms = _wide(self._vocabulary, _frequency(connection, captions))
+        connection.register("forms", self._wide.forms)
         connection.execute(sql.query("labels/anchors"))
         classes = self._vocabulary.classes
         table = pa.table({"class": classes, "class_index": range(len(classes))})
         connection.register("classes", table)
         return connection
+
+
+@dataclass
+class _WideForms:
+    """A vocabulary's forms as the queries take them, once they are worked out."""
+
+    counting: threading.Lock = field(default_factory=threading.Lock)
+    forms: pa.Table | None = None
+
+
+@lru_cache(maxsize=1)
+def _wide_of(_vocabulary: str) -> _WideForms:
+    """Kept by the vocabulary's digest: all files of a corpus share it."""
+    return _WideForms()
 
 
 def _frequency(connection: duckdb.DuckDBPyConnection, captions: pa.Table) -> dict[str, int]:

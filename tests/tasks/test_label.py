@@ -358,6 +358,9 @@ def test_a_data_test_says_what_is_wrong_with_examples() -> None:
         label_as(row=[0, 0, 1, 1], span_start=[0, 4, 2, 2], form=[0, 1, 2, 2])
         with pytest.raises(DataTestError, match=r"2 rows.*'ca'.*'cb'"):
             run_checks(connection, "labels", ["spans_apart"])
+        label_as(row=[0, 1, 3, 2])
+        with pytest.raises(DataTestError, match=r"1 rows.*out of order.*'cc'"):
+            run_checks(connection, "labels", ["spans_apart"])
         label_as(row=[0, 0, 1, 1], class_index=[0, 1, 0, 1])
         run_checks(connection, "labels", ["spans_apart"])
 

@@ -1,22 +1,34 @@
--- A row per label whose span shares a letter with the next one's: a token would be counted twice. The
--- two classes of one synonym have the same span.
+-- A row per label that does not come after the one before it: they are out of order, or their spans
+-- share a letter, so that a token is counted twice. Two classes of one synonym have the same span.
 with followed as (
     select
         *,
-        lead({'row': row, 'form': form, 'start': span_start, 'class': class_index})
-            over (order by row, span_start, class_index) as next
+        lag(row) over () as last_row,
+        lag(form) over () as last_form,
+        lag(class_index) over () as last_class,
+        lag(span_start) over () as last_start,
+        lag(span_end) over () as last_end
     from labels
+),
+
+-- none, as a rule: captions are looked at for faults alone
+faults as materialized (
+    select * from followed
+    where
+        row < last_row
+        or (
+            row = last_row
+            and span_start < last_end
+            and not (form = last_form and span_start = last_start and class_index > last_class)
+        )
 )
 
 select
     captions.caption_id,
     captions.text,
-    followed.span_start,
-    followed.span_end,
-    followed.next.start as next_start
+    faults.last_start,
+    faults.last_end,
+    faults.span_start,
+    faults.span_end
 from captions
-inner join followed using (row)
-where
-    row = next.row
-    and span_end > next.start
-    and not (form = next.form and span_start = next.start and class_index < next.class)
+inner join faults using (row)
