@@ -41,7 +41,7 @@ CODE: Final = (
     *(f"sql/labels/{layer}.sql" for layer in ("macros", "frequency", "anchors", *LAYERS)),
     *(f"sql/labels/checks/{check}.sql" for check in CHECKS),
 )
-CAPTIONS_PER_BATCH: Final = 150_000
+CAPTIONS_PER_BATCH: Final = 125_000
 FEWEST_PER_BATCH: Final = 25_000
 CAPTIONS_COUNTED: Final = 5_000
 MEMORY_LIMIT: Final = "400MB"
@@ -144,11 +144,11 @@ def _batch_size(captions: int) -> int:
 def _in_order(
     labeller: "_Labeller", batches: Iterator[pa.RecordBatch], workers: int
 ) -> Iterator[tuple[int, pa.Table]]:
-    """(captions, labels) of each batch in order; no more batches are in memory than workers."""
+    """(captions, labels) of each batch in order; one more batch waits than there are workers."""
     waiting: deque[tuple[int, Future[pa.Table]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for batch in batches:
-            if len(waiting) == workers:
+            if len(waiting) > workers:
                 captions, future = waiting.popleft()
                 yield captions, future.result()
             waiting.append((len(batch), pool.submit(labeller.label, batch)))

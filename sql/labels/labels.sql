@@ -4,8 +4,10 @@ create or replace temp table labels as
 with placed as (
     select
         named.*,
-        list_sum(lengths[: last]) as span_end,
-        if(first = last, span_end, list_sum(lengths[: first])) - length(words[first]) as span_start
+        text_length,
+        list_sum(lengths[: last]) - 1 as span_end,
+        if(first = last, span_end, list_sum(lengths[: first]) - 1) - length(words[first])
+            as span_start
     from tokenised
     inner join named using (row)
 )
@@ -15,6 +17,7 @@ select
     unnest(class_indices) as class_index,
     form,
     span_start::integer as span_start,
-    span_end::integer as span_end
+    span_end::integer as span_end,
+    text_length
 from placed
 order by row, span_start, class_index

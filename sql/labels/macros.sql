@@ -29,11 +29,12 @@ create or replace temp macro pieces(caption) as regexp_extract_all(
     '[\s\pZ\-‐‑''’‘`"“”_]*(?:[\pL\pM\pN]+|[^\pL\pM\pN\s\pZ\-‐‑''’‘`"“”_]+)'
 );
 
--- Code points that each token adds to a caption: its own and those between it and the one before.
+-- Code points that each token adds to a caption: its own and those between it and the one before. As
+-- if a space stood before the first, which counts one more.
 create or replace temp macro lengths(caption, plain, words) as if(
     plain,
-    list_transform(words, lambda word, i: strlen(word) + (i > 1 and word != '.')::integer),
-    list_transform(pieces(caption), lambda piece: length(piece))
+    list_transform(words, lambda word: strlen(word) + (word != '.')::integer),
+    list_transform(pieces(caption), lambda piece, i: length(piece) + (i = 1)::integer)
 );
 
 -- A word of a caption (null behind its end) against one of a form: `_` is any word, `.` a break.

@@ -1,4 +1,5 @@
--- tokenised: one row per caption, with its tokens, and how many code points each adds to the text.
+-- tokenised: one row per caption, with its tokens, how many code points each adds to the text, and
+-- how many the text has.
 create or replace temp table tokenised as
 with judged as (
     select
@@ -11,5 +12,6 @@ with judged as (
 select
     row,
     words(text, plain) as words,
-    lengths(text, plain, words) as lengths
+    lengths(text, plain, words) as lengths,
+    length(text) as text_length
 from judged

@@ -1,12 +1,16 @@
 -- A row per label with a span that does not lie inside the caption's text, or takes nothing.
+with faults as materialized (
+    select * from labels
+    where
+        span_start < 0
+        or span_end <= span_start
+        or span_end > text_length
+)
+
 select
     captions.caption_id,
     captions.text,
-    labels.span_start,
-    labels.span_end
+    faults.span_start,
+    faults.span_end
 from captions
-inner join labels using (row)
-where
-    labels.span_start < 0
-    or labels.span_end <= labels.span_start
-    or labels.span_end > length(captions.text)
+inner join faults using (row)
