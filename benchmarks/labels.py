@@ -22,6 +22,11 @@ from benchmarks.nltk_loop import Loop
 from tasks.label import write_labels
 from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
+DEVELOPMENT = (
+    Path(__file__)
+    .parents[2]
+    .joinpath("shared", "data", "coco_mini", "annotations", "captions_val2017.json")
+)
 LOOPED = 5_000
 REPLICATED = 500_000
 BLOCK = 100_000
@@ -125,7 +130,12 @@ def one_size(texts: Sequence[str], vocabulary: Vocabulary, size: int, folder: Pa
 def main() -> None:
     """Print two tables and, last, one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.labels", description=__doc__)
-    parser.add_argument("--captions", type=Path, help="COCO captions JSON (default: made-up ones)")
+    parser.add_argument(
+        "--captions",
+        type=Path,
+        default=DEVELOPMENT if DEVELOPMENT.is_file() else None,
+        help="COCO captions JSON (default: those of the development data, or made-up ones)",
+    )
     parser.add_argument("--sizes", type=int, nargs="*", default=[100_000, 1_000_000, 10_000_000])
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -22,12 +22,14 @@ def prompt_features(
     contexts = context.shape[-2]
     tokens = tokenizer([f"{' '.join(['X'] * contexts)} {name}." for name in names])
     ends = tokens.argmax(dim=1)
+    # SOS, if the tokenizer puts one before a text
+    starts = int(tokenizer([""]).argmax())
     before = {"end": contexts, "middle": contexts // 2, "front": 0}[position]
     learnt = context.expand(len(names), -1, -1)
     prompts = []
     for row, of_class, end in zip(clip.token_embedding(tokens), learnt, ends, strict=True):
-        name, rest = row[1 + contexts : end - 1], row[end - 1 :]
-        prompts.append(torch.cat([row[:1], of_class[:before], name, of_class[before:], rest]))
+        name, rest = row[starts + contexts : end - 1], row[end - 1 :]
+        prompts.append(torch.cat([row[:starts], of_class[:before], name, of_class[before:], rest]))
     return encode_padded(clip, torch.stack(prompts))[torch.arange(len(names)), ends]
 
 

@@ -43,8 +43,10 @@ class Backbone(nn.Module):
         # Any: open_clip's towers are duck-typed attributes
         self.clip: Any = clip.eval().requires_grad_(False)
         self._tokenizer = tokenizer
-        if int(self.lengths(self.tokenize([""]))) < 2:
-            raise ValueError("the tokenizer puts no start token before a text; expected one")
+        self.starts = int(self.lengths(self.tokenize([""]))) - 1
+        """Start tokens before a text: one (SOS), or none, as by mT5's tokenizer."""
+        if self.starts > 1:
+            raise ValueError(f"the tokenizer puts {self.starts} tokens before a text; expected one")
 
     @property
     def text(self) -> Any:

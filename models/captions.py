@@ -22,24 +22,25 @@ def encode_captions(backbone: Backbone, ids: Tensor, lengths: Tensor) -> tuple[T
 
     Args:
         backbone: the frozen CLIP.
-        ids: [T] token ids of captions end to end, each from SOS to EOT, shortest first.
+        ids: [T] token ids of captions end to end, each from its first to EOT, shortest first.
         lengths: [B] how many each caption has.
 
     """
-    starts = lengths.cumsum(0) - lengths
-    place = torch.arange(len(ids), device=ids.device) - starts.repeat_interleave(lengths)
-    follows = place > 0
-    rows = torch.cat([ids[:1], ids[follows]])
-    positions = torch.cat([place[:1], place[follows]])
+    firsts = lengths.cumsum(0) - lengths
+    place = torch.arange(len(ids), device=ids.device) - firsts.repeat_interleave(lengths)
+    starts = backbone.starts
+    follows = place >= starts
+    rows = torch.cat([ids[:starts], ids[follows]])
+    positions = torch.cat([place[:starts], place[follows]])
     packed = backbone.embed(rows) + backbone.positions[positions]
-    after, counts = (lengths - 1).unique_consecutive(return_counts=True)
+    after, counts = (lengths - starts).unique_consecutive(return_counts=True)
     groups = list(zip(counts.tolist(), after.tolist(), strict=True))
     spare = FEWEST_ROWS - len(packed)
     if spare > 0:
         packed = F.pad(packed, (0, 0, 0, spare))
         groups.append((spare, 1))
-    hidden = encode_whole(backbone.blocks, packed[None], Layout(1, tuple(groups)))[0]
+    hidden = encode_whole(backbone.blocks, packed[None], Layout(starts, tuple(groups)))[0]
     hidden = backbone.text.ln_final(hidden)
     # each caption's own rows, with the row of SOS before them
-    own = follows.cumsum(0) * follows
+    own = (follows.cumsum(0) - 1 + starts) * follows
     return hidden[own], backbone.project(hidden)[own]

@@ -20,7 +20,7 @@ class Layout:
     """Where sequences lie in packed rows: the prefix, then groups of sequences of one length."""
 
     prefix: int
-    """P, rows of the shared prefix."""
+    """P, rows of the shared prefix; there may be none."""
     groups: tuple[tuple[int, int], ...]
     """(sequences, length after the prefix) of each group, in the order of their rows."""
 
@@ -83,7 +83,10 @@ def _attended(
 
 def _heads(joint: Tensor, sequences: int, heads: int) -> tuple[Tensor, ...]:
     """Queries, keys and values [S, heads, C, L, w / heads] of joint projections [S, C L, 3 w]."""
-    split = joint.unflatten(1, (sequences, -1)).unflatten(-1, (3, heads, -1))
+    # not -1: there may be no rows at all
+    split = joint.unflatten(1, (sequences, joint.shape[1] // sequences)).unflatten(
+        -1, (3, heads, -1)
+    )
     query, key, value = split.permute(3, 0, 4, 1, 2, 5).contiguous()
     return query, key, value
 

@@ -71,7 +71,8 @@ class PromptLearner(nn.Module):
         prompts = []
         for number, (place, length) in enumerate(zip(places.tolist(), lengths, strict=True)):
             first = len(used) + (number * contexts if class_specific else 0)
-            prompts.append(_prompt(place[:length], range(first, first + contexts), position))
+            context = range(first, first + contexts)
+            prompts.append(_prompt(place[:length], backbone.starts, context, position))
         order = sorted(range(len(names)), key=lambda number: len(prompts[number]))
         packed, positions, self._layout = _pack([prompts[number] for number in order])
         self._packed = torch.tensor(packed, device=backbone.device)
@@ -109,9 +110,9 @@ def class_embeddings(
     return F.normalize(torch.stack(means), dim=-1)
 
 
-def _prompt(tokens: list[int], context: range, position: Position) -> list[int]:
+def _prompt(tokens: list[int], starts: int, context: range, position: Position) -> list[int]:
     """One prompt as rows of a table, from the rows of [SOS, name, ".", EOT] and of the contexts."""
-    start, name, rest = tokens[:1], tokens[1:-2], tokens[-2:]
+    start, name, rest = tokens[:starts], tokens[starts:-2], tokens[-2:]
     before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
     return [*start, *context[:before], *name, *context[before:], *rest]
 

@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class LoadedBackbone:
 
 
 def check_backbone(model: str, pretrained: str) -> None:
-    """Stop before work starts if the model, the tag or the weights file does not exist.
+    """Stop before work starts if there is no such model, tag or weights file, or none of use here.
 
     Raises:
         InputError: names the field and what there is instead.
@@ -46,6 +47,7 @@ def check_backbone(model: str, pretrained: str) -> None:
             f"field 'backbone.model': open_clip has no model {model!r}; "
             f"{'did you mean ' + ', '.join(near) if near else 'see open_clip.list_models()'}?"
         )
+    _check_text_tower(name)
     if not pretrained:
         return
     if _is_file(pretrained):
@@ -111,8 +113,33 @@ def load_backbone(
     )
     # convolutions are 1.3 to 1.5 times faster with the channels last
     clip = clip.to(device=device, memory_format=torch.channels_last)
-    tokenizer = open_clip.get_tokenizer(name)
-    return LoadedBackbone(Backbone(clip, tokenizer), int(side), preprocess, not pretrained)
+    try:
+        backbone = Backbone(clip, open_clip.get_tokenizer(name))
+    except ValueError as error:
+        raise InputError(f"field 'backbone.model': {name}: {error}") from error
+    return LoadedBackbone(backbone, int(side), preprocess, not pretrained)
+
+
+def _check_text_tower(name: str) -> None:
+    """Refuse what a config already tells; the tower itself is looked at when it is built."""
+    text: dict[str, Any] = open_clip.get_model_config(name)["text_cfg"]
+    reason = ""
+    if "hf_model_name" in text:
+        reason = "its text tower is of the transformers library"
+    elif text.get("no_causal_mask"):
+        reason = "its text tower has no causal mask"
+    elif text.get("embed_cls"):
+        reason = "its text tower appends a class token with a mask of its own"
+    if reason:
+        raise InputError(
+            f"field 'backbone.model': {name}: {reason}; expected a causal one that ends at EOT, as "
+            "of CLIP's RN50-quickgelu or ViT-B-32-quickgelu"
+        )
+    if "hf_tokenizer_name" in text and find_spec("transformers") is None:
+        raise InputError(
+            f"field 'backbone.model': {name} has a tokenizer of the transformers library; run pip "
+            "install transformers"
+        )
 
 
 def _is_file(pretrained: str) -> bool:

@@ -51,7 +51,8 @@ def answering_words(
         backbone: the frozen CLIP that reads the caption.
         kappa: the softmax's scale on captions.
 
-    The shares of a word's tokens add up; the first and last piece are CLIP's start and end tokens.
+    The shares of a word's tokens add up; the first and last piece are CLIP's start and end tokens
+    (some tokenizers put none at the start).
 
     """
     tokens = backbone.tokenize([text])
@@ -59,8 +60,11 @@ def answering_words(
     hidden = backbone.encode_text(tokens[:, :length].to(backbone.device))
     features = F.normalize(backbone.project(hidden)[0].float(), dim=-1).cpu()
     weights = (kappa * (features @ F.normalize(prompt.float(), dim=-1))).softmax(dim=0).tolist()
-    words, word, share = [Piece("start", weight=weights[0])], list[int](), 0.0
-    for token, weight in zip(tokens[0, 1 : length - 1].tolist(), weights[1:-1], strict=True):
+    starts = backbone.starts
+    words = [Piece("start", weight=weight) for weight in weights[:starts]]
+    word, share = list[int](), 0.0
+    inner = tokens[0, starts : length - 1].tolist()
+    for token, weight in zip(inner, weights[starts:-1], strict=True):
         word, share = [*word, token], share + weight
         text_of_word = backbone.decode(word)
         if text_of_word.endswith(" "):

@@ -28,6 +28,10 @@ def small_clip(kind: str = "vit", *, is_custom: bool = False, **text: Any) -> An
     return build(embed_dim=48, vision_cfg=VISION[kind], text_cfg=TEXT | text, **activation).double()
 
 
-def small_backbone(kind: str = "vit", **choice: Any) -> Backbone:
-    tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
-    return Backbone(small_clip(kind, **choice), tokenizer)
+def small_backbone(kind: str = "vit", *, starts: int = 1, **choice: Any) -> Backbone:
+    tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"] + 1 - starts)
+
+    def without_start(texts: list[str]) -> torch.Tensor:
+        return tokenizer(texts)[:, 1:]
+
+    return Backbone(small_clip(kind, **choice), tokenizer if starts else without_start)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from models.backbone import Backbone
 from models.captions import encode_captions
 
-from .conftest import small_clip
+from .conftest import small_backbone, small_clip
 
 TEXTS = ["a dog", "two people ride their bikes along the river", ""]
 
@@ -95,7 +95,7 @@ def test_every_text_tower_of_open_clip_is_used_or_refused() -> None:
         text = json.loads(tower)
         clip = small_clip(**text)
         eos = text.get("eos_id", 2) if text.get("pool_type") == "eos" else 63
-        tokens = torch.tensor([[60, 5, eos, 0, 0], [60, 7, 8, 9, eos]])
+        tokens = torch.tensor([[60, eos, 0, 0, 0], [60, 7, 8, 9, eos]])
         padded = F.pad(tokens, (0, 7))
         is_causal = not text.get("no_causal_mask", False)
         if is_causal and not text.get("embed_cls", False):
@@ -112,10 +112,10 @@ def test_every_text_tower_of_open_clip_is_used_or_refused() -> None:
     assert {"coca_ViT-B-32", "ViT-B-16-SigLIP"} <= set(refused)
 
 
-def test_a_tokenizer_without_a_start_token_is_refused() -> None:
+def test_a_tokenizer_with_two_start_tokens_is_refused() -> None:
     clip = small_clip(pool_type="eos", eos_id=1)
-    with pytest.raises(ValueError, match="no start token"):
-        Backbone(clip, lambda texts: torch.tensor([[1, 0, 0, 0]] * len(texts)))
+    with pytest.raises(ValueError, match="2 tokens before"):
+        Backbone(clip, lambda texts: torch.tensor([[7, 8, 1, 0]] * len(texts)))
 
 
 def test_a_tower_without_causal_mask_is_refused(backbone: Backbone) -> None:
@@ -130,7 +130,9 @@ def test_a_tower_that_pools_elsewhere_is_refused(backbone: Backbone) -> None:
         Backbone(backbone.clip, backbone.tokenize)
 
 
-def test_captions_are_encoded_without_padding(backbone: Backbone) -> None:
+@pytest.mark.parametrize("starts", [1, 0])
+def test_captions_are_encoded_without_padding(starts: int) -> None:
+    backbone = small_backbone(starts=starts)
     tokens = backbone.tokenize(["", "a dog", "a cat", *TEXTS[1:2], "one two three four five six"])
     lengths = backbone.lengths(tokens)
     order = lengths.argsort(stable=True)

@@ -15,6 +15,8 @@ TOWERS = [
     small_backbone(),
     # GELU, layer scale, and a text tower that is a module of its own
     small_backbone(quick_gelu=False, ls_init_value=0.5, is_custom=True),
+    # no start token, as by mT5's tokenizer: contexts of each class's own leave nothing to share
+    small_backbone(starts=0),
 ]
 BACKBONE = TOWERS[0]
 # two share their first word, one has four
