@@ -10,8 +10,8 @@ from distributed import LocalCluster
 
 from flows.corpus import corpus
 from flows.prompts import encode_captions
-from tasks import stages
 from tasks.profile import load_profile
+from tests.tasks.road import choose
 
 SMALL = "tests/small/small.toml"
 
@@ -20,10 +20,8 @@ def refresh_and_encode(runner: str) -> None:
     settings = {"runner": runner, "refresh.train_at_share": 0.1}
     corpus(SMALL, settings)
     profile = load_profile(SMALL, settings)
-    vocabulary = stages.check_captions.fn(profile)
-    corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(profile)]
-    labels = [stages.label_captions.fn(each, vocabulary) for each in corpora]
-    encode_captions(profile, stages.choose_captions.fn(profile, vocabulary, corpora, labels))
+    _, _, choice = choose(profile)
+    encode_captions(profile, choice)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tasks import stages
 from tasks.profile import load_profile
+from tests.tasks.road import choose, encode_all
 
 from .command import ROOT, run_python
 
@@ -27,12 +27,8 @@ def in_this_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         patch.setenv("TAI_HOME", str(home))
         patch.chdir(ROOT)
         profile = load_profile(SMALL)
-        vocabulary = stages.check_captions.fn(profile)
-        corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(profile)]
-        labels = [stages.label_captions.fn(corpus, vocabulary) for corpus in corpora]
-        choice = stages.choose_captions.fn(profile, vocabulary, corpora, labels)
-        for part in stages.stored_partitions(profile, choice):
-            stages.encode_partition.fn(profile, choice, part)
+        _, _, choice = choose(profile)
+        encode_all(profile, choice)
     return digests(home)
 
 

@@ -5,20 +5,28 @@ import json
 from tasks import stages
 from tasks.outcome import Outcome
 from tasks.profile import Profile, load_profile
+from tasks.store import Stage
+
+
+def choose(profile: Profile) -> tuple[list[Stage], list[Stage], Stage]:
+    """A profile's corpora, their labels, and the captions chosen of them."""
+    vocabulary = stages.check_captions.fn(profile)
+    corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(profile)]
+    labels = [stages.label_captions.fn(corpus, vocabulary) for corpus in corpora]
+    return corpora, labels, stages.choose_captions.fn(profile, vocabulary, corpora, labels)
+
+
+def encode_all(profile: Profile, choice: Stage) -> list[Stage]:
+    """Features of chosen captions by partition."""
+    parts = stages.stored_partitions(profile, choice)
+    return [stages.encode_partition.fn(profile, choice, part) for part in parts]
 
 
 def whole_run(profile: Profile) -> Outcome:
     """Every stage of a profile of one image set up to evaluation, by zero-shot and TaI-DPT."""
     vocabulary = stages.check.fn(profile)
-    corpora, labels = [], []
-    for source, path in stages.caption_files(profile):
-        corpora.append(stages.ingest_file.fn(source, path))
-        labels.append(stages.label_captions.fn(corpora[-1], vocabulary))
-    choice = stages.choose_captions.fn(profile, vocabulary, corpora, labels)
-    features = [
-        stages.encode_partition.fn(profile, choice, part)
-        for part in stages.stored_partitions(profile, choice)
-    ]
+    corpora, labels, choice = choose(profile)
+    features = encode_all(profile, choice)
     prompts = stages.train_prompts.fn(profile, vocabulary, choice, features, lambda *_: None)
     (image_set,) = profile.images
     listed = stages.list_images.fn(profile, image_set)

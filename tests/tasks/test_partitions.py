@@ -16,6 +16,7 @@ from tasks.features import open_captions
 from tasks.profile import Profile, load_profile
 from tasks.store import Stage
 from tasks.vocabulary import load_vocabulary
+from tests.tasks.road import choose, encode_all
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["A dog.", "two cats near a house in the old town", "nothing", "a boat and a car", "a tree"]
@@ -35,18 +36,9 @@ def write_captions(folder: Path, name: str, texts: list[str]) -> None:
     (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
 
 
-def choose(profile: Profile) -> Stage:
-    vocabulary = load_vocabulary(stages.vocabulary_path(profile))
-    corpora, labels = [], []
-    for source, path in stages.caption_files(profile):
-        corpora.append(stages.ingest_file.fn(source, path))
-        labels.append(stages.label_captions.fn(corpora[-1], vocabulary))
-    return stages.choose_captions.fn(profile, vocabulary, corpora, labels)
-
-
-def encode_all(profile: Profile, choice: Stage) -> list[Stage]:
-    parts = stages.stored_partitions(profile, choice)
-    return [stages.encode_partition.fn(profile, choice, part) for part in parts]
+def chosen(profile: Profile) -> Stage:
+    _, _, choice = choose(profile)
+    return choice
 
 
 def batch_of_all(profile: Profile, choice: Stage, features: list[Stage]) -> CaptionBatch:
@@ -61,12 +53,12 @@ def batch_of_all(profile: Profile, choice: Stage, features: list[Stage]) -> Capt
 
 
 def test_a_new_file_is_encoded_alone(profile: Profile, tmp_path: Path) -> None:
-    first = choose(profile)
+    first = chosen(profile)
     assert first.counts["captions/selected"] == 8
     assert [stage.fresh for stage in encode_all(profile, first)] == [True, True]
     # it comes first in order, so every other partition gets another number
     write_captions(tmp_path, "a", ["a dog in a car", "a cat"])
-    second = choose(profile)
+    second = chosen(profile)
     assert [stage.fresh for stage in encode_all(profile, second)] == [True, False, False]
     ids = [
         row["caption_id"]
@@ -81,11 +73,11 @@ def test_a_new_file_is_encoded_alone(profile: Profile, tmp_path: Path) -> None:
 def test_partitions_are_the_same_captions_as_one(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = choose(profile)
+    whole = chosen(profile)
     expected = batch_of_all(profile, whole, encode_all(profile, whole))
     monkeypatch.setattr(partitions, "CAPTIONS_PER_PARTITION", 3)
     monkeypatch.setenv("TAI_HOME", str(whole.folder / "elsewhere"))
-    cut = choose(profile)
+    cut = chosen(profile)
     features = encode_all(profile, cut)
     assert [part.figures["captions_per_s"] > 0 for part in features] == [True] * 4
     found = batch_of_all(profile, cut, features)
@@ -98,7 +90,7 @@ def test_partitions_are_the_same_captions_as_one(
 def test_prompts_have_the_same_bytes_without_a_store(profile: Profile) -> None:
     few = load_profile(profile, {"train.batch": 3, "train.held_out": 0})
     vocabulary = load_vocabulary(stages.vocabulary_path(few))
-    choice = choose(few)
+    choice = chosen(few)
     stored, anew = (
         stages.train_prompts.fn(few, vocabulary, choice, features, lambda *_: None)
         for features in (encode_all(few, choice), [])
@@ -110,7 +102,7 @@ def test_prompts_have_the_same_bytes_without_a_store(profile: Profile) -> None:
 def test_too_large_features_are_not_stored_unless_they_are_there(
     profile: Profile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    choice = choose(profile)
+    choice = chosen(profile)
     needed = choice.figures["store_bytes"]
     small = load_profile(profile, {"captions.store_gb": 0.9 * sum(needed.values()) / 1e9})
     with caplog.at_level(logging.WARNING):
