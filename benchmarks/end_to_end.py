@@ -7,7 +7,6 @@ the peak memory is that of a whole epoch.
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.captions import encode_table, made_up
+from benchmarks.memory import most_mb
 from models.tai_dpt import CaptionBatch
 from tasks.backbone import load_backbone
 from tasks.encode import CAPTIONS_PER_SHARD
@@ -111,7 +111,7 @@ def main() -> None:
         "total_min": round((encode_s + steps * step_s) / 60, 1),
         "store_gb": round(size / 1e9, 2),
         "bytes_per_caption": round(size / len(captions)),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
+        "peak_mb": round(most_mb()),
     }
     print(
         f"{len(captions):,} captions, 80 classes, 16 contexts, RN50's text tower, {EPOCHS} epochs, "

@@ -3,7 +3,6 @@
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.captions import made_up, made_up_classes
+from benchmarks.memory import most_mb
 from tasks.ingest import ingest_file
 
 MB = 1_000_000
@@ -68,7 +68,7 @@ def one_file(form: str, size: int) -> dict[str, float]:
         "seconds": round(seconds, 2),
         "cpu_s": round(cpu_s, 2),
         "mb_per_s": round(bytes_ / MB / seconds, 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": round(most_mb()),
     }
 
 

@@ -5,7 +5,7 @@ CAPTIONS_PER_PARTITION, or the class templates, which come last. It is two files
 caption:
 
     part-00000.parquet   caption_id, text, classes
-    part-00000.arrow     tokens list<i32>, ids from SOS to EOT, without padding
+    part-00000.arrow     tokens list<i32>, ids up to EOT, without padding
 
 Features depend on the second alone, so those of a caption file last while others come and go.
 """
