@@ -9,7 +9,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from models.backbone import Backbone
-    from tasks.encode import StoreDtype
+    from tasks.captions.encode import StoreDtype
 
 WORDS = (
     "a the on in with of and near two small large red white wooden sitting standing next to some "
@@ -44,8 +44,8 @@ def encode_table(
 ) -> dict[str, float]:
     """Tokenise and encode a table (caption_id, text, classes) as one partition, all in `folder`."""
     # no torch in the processes whose peak memory is measured
-    from tasks.encode import write_features
-    from tasks.partitions import tokens_file, write_partitions
+    from tasks.captions.encode import write_features
+    from tasks.captions.partitions import tokens_file, write_partitions
 
     ((name, (count, tokens)),) = write_partitions([captions], backbone, folder).items()
     figures = write_features(tokens_file(folder, name), backbone, folder, dtype=dtype)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from benchmarks import plain
 from benchmarks.captions import encode_table, made_up, made_up_classes
 from benchmarks.timing import medians
-from tasks.backbone import load_backbone
+from tasks.backbone.loading import load_backbone
 
 MINI = Path(__file__).parents[2] / "shared" / "data" / "coco_mini"
 SLICE = 64

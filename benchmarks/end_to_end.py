@@ -19,12 +19,12 @@ import torch
 from benchmarks.captions import encode_table, made_up
 from benchmarks.memory import most_mb
 from models.tai_dpt import CaptionBatch
-from tasks.backbone import load_backbone
-from tasks.encode import CAPTIONS_PER_SHARD
-from tasks.features import CaptionFeatures
+from tasks.backbone.loading import load_backbone
+from tasks.captions.encode import CAPTIONS_PER_SHARD
+from tasks.captions.features import CaptionFeatures
+from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
+from tasks.methods.trainer import write_prompts
 from tasks.profile import TrainSettings
-from tasks.train import write_prompts
-from tasks.vocabulary import builtin_vocabulary_path, load_vocabulary
 
 COCO_CAPTIONS = 118_287
 EPOCHS = 20

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.captions import made_up, made_up_classes
 from benchmarks.memory import most_mb
-from tasks.ingest import ingest_file
+from tasks.corpus.ingest import ingest_file
 
 MB = 1_000_000
 

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from benchmarks.captions import made_up
 from benchmarks.memory import most_mb
 from benchmarks.nltk_loop import Loop
-from tasks.label import write_labels
-from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
+from tasks.labels.label import write_labels
+from tasks.labels.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
 DEVELOPMENT = (
     Path(__file__)

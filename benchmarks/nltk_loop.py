@@ -19,7 +19,7 @@ from nltk.stem.snowball import EnglishStemmer
 from nltk.tag.perceptron import PerceptronTagger
 from nltk.tokenize import NLTKWordTokenizer
 
-from tasks.vocabulary import Vocabulary
+from tasks.labels.vocabulary import Vocabulary
 
 LOOKED_UP = 0.62
 TAGS = 12

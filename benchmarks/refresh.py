@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.captions import made_up
 from tasks import stages
+from tasks.labels.refresh import Refresh
+from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 from tasks.profile import Profile, load_profile
-from tasks.refresh import Refresh
-from tasks.vocabulary import builtin_vocabulary_path, load_vocabulary
 
 
 def refresh(profile: Profile) -> tuple[float, float, Refresh]:

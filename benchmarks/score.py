@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import medians
-from tasks.backbone import load_backbone
-from tasks.evaluate import prompt_scorer
-from tasks.images import IMAGES_PER_BATCH, feature_batches, write_image_features
+from tasks.backbone.loading import load_backbone
+from tasks.images.encode import IMAGES_PER_BATCH, feature_batches, write_image_features
+from tasks.results.evaluate import prompt_scorer
 
 
 def made_up_photographs(folder: Path, count: int) -> list[str]:

@@ -23,10 +23,10 @@ from models.backbone import Backbone
 from models.losses import loss_on_cosines
 from models.prompts import PromptLearner
 from models.tai_dpt import TaIDPT
-from tasks.backbone import load_backbone
-from tasks.encode import stores_projection
-from tasks.features import CaptionFeatures
-from tasks.vocabulary import builtin_vocabulary_path, load_vocabulary
+from tasks.backbone.loading import load_backbone
+from tasks.captions.encode import stores_projection
+from tasks.captions.features import CaptionFeatures
+from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 
 KAPPA, MARGIN, SCALE = 50.0, 1.0, 4.0
 VOCABULARIES = {20: "voc2007", 80: "coco2014"}

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks import stages
-from tasks.outcome import BRANCHES
+from tasks.labels.vocabulary import Vocabulary, load_vocabulary
 from tasks.profile import Profile, load_profile
-from tasks.store import Stage
-from tasks.vocabulary import Vocabulary, load_vocabulary
+from tasks.results.outcome import BRANCHES
+from tasks.workspace import Stage
 
 SEEDS = (0, 1, 2)
 CAPTIONS = (250, 1000, 4000, 10_000)

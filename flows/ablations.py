@@ -11,11 +11,12 @@ from prefect.artifacts import create_table_artifact
 from flows.command import command_line
 from flows.corpus import label_files
 from flows.prompts import prompts
-from tasks import stages, studies, track
+from tasks import stages
 from tasks.errors import InputError
-from tasks.outcome import found_again
 from tasks.profile import Profile, load_profile, parse_setting, profile_names
-from tasks.store import home, write_whole
+from tasks.results import studies, track
+from tasks.results.outcome import found_again
+from tasks.workspace import home, write_whole
 
 ALL = "ablations/all"
 

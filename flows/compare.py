@@ -9,9 +9,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tasks.compare import Candidate, Verdict, differing, find_candidates, moved, page, verdicts
 from tasks.errors import InputError
-from tasks.store import home, write_whole
+from tasks.results.compare import (
+    Candidate,
+    Verdict,
+    differing,
+    find_candidates,
+    moved,
+    page,
+    verdicts,
+)
+from tasks.workspace import home, write_whole
 
 
 def compare(names: Sequence[str]) -> Path:

@@ -11,11 +11,13 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 
 from flows.command import command_line, parse, run_command
-from tasks import refresh, stages, track
+from tasks import stages
+from tasks.labels import refresh
+from tasks.labels.vocabulary import load_vocabulary
 from tasks.profile import Profile, load_profile
+from tasks.results import track
 from tasks.runners import task_runner
-from tasks.store import Stage
-from tasks.vocabulary import load_vocabulary
+from tasks.workspace import Stage
 
 LOG = logging.getLogger("tai")
 FULL = "tai/full"

@@ -7,8 +7,9 @@ import sys
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
-from tasks import registry, stages
+from tasks import stages
 from tasks.errors import InputError
+from tasks.serving import registry
 
 
 @flow(name="predict")

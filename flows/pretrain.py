@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tasks.errors import InputError
-from tasks.pretrain import PretrainSettings, pretrain
 from tasks.profile import parse_setting
+from tasks.world.pretrain import PretrainSettings, pretrain
 
 
 def main() -> None:

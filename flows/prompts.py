@@ -4,11 +4,12 @@ from typing import Any
 
 from prefect import flow
 
-from tasks import stages, track
+from tasks import stages
+from tasks.labels.vocabulary import Vocabulary, load_vocabulary
 from tasks.profile import ImageSet, Profile
+from tasks.results import track
 from tasks.runners import task_runner
-from tasks.store import Stage, find_stage
-from tasks.vocabulary import Vocabulary, load_vocabulary
+from tasks.workspace import Stage, find_stage
 
 
 @flow(name="prompts", persist_result=True, result_serializer="json")

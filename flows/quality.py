@@ -7,8 +7,9 @@ from prefect.artifacts import create_link_artifact
 
 from flows.command import parse, run_command
 from flows.corpus import label_files
-from tasks import stages, track
+from tasks import stages
 from tasks.profile import Profile, load_profile
+from tasks.results import track
 
 
 @flow(name="quality")

@@ -10,10 +10,12 @@ from prefect.deployments import run_deployment
 from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
 from flows.prompts import prompts
-from tasks import registry, stages, track
-from tasks.outcome import BRANCHES, Outcome, found_again
+from tasks import stages
 from tasks.profile import Profile, load_profile
-from tasks.store import Stage, home
+from tasks.results import track
+from tasks.results.outcome import BRANCHES, Outcome, found_again
+from tasks.serving import registry
+from tasks.workspace import Stage, home
 from tasks.world.files import SHEET
 
 LOG = logging.getLogger("tai")

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks import drafts, ingest, label, stages
+from tasks import stages
+from tasks.corpus import ingest
 from tasks.errors import InputError
+from tasks.labels import drafts, label
+from tasks.labels.vocabulary import load_vocabulary
 from tasks.profile import load_profile
-from tasks.store import write_whole
-from tasks.vocabulary import load_vocabulary
+from tasks.workspace import write_whole
 
 SHOWN = 8
 

@@ -4,14 +4,12 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-
-CODE: Final = ("tasks/arrow.py",)
 
 Ids = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.int64]

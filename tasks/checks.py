@@ -11,15 +11,14 @@ from tasks.errors import DataTestError
 EXAMPLES: Final = 3
 
 
-def run_checks(connection: duckdb.DuckDBPyConnection, folder: str, names: Sequence[str]) -> None:
-    """Run sql/<folder>/checks/<name>.sql on a connection that holds the tables they test.
+def run_checks(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> None:
+    """Run sql/<name>.sql on a connection that holds the tables they test.
 
     Raises:
         DataTestError: what a row of the failed test means, how many there are, and three of them.
 
     """
-    for name in names:
-        path = f"{folder}/checks/{name}"
+    for path in names:
         rows = connection.execute(sql.query(path)).fetchall()
         if rows:
             columns = [column[0] for column in connection.description or ()]

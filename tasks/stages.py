@@ -16,13 +16,17 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks import downloads, image_sets, ingest, label, refresh, selection
+from tasks.captions import selection
+from tasks.corpus import downloads, ingest
+from tasks.corpus.readers import Columns
 from tasks.errors import InputError
-from tasks.outcome import Outcome
+from tasks.images import image_sets
+from tasks.labels import label, refresh
+from tasks.labels.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 from tasks.profile import BackboneSettings, CaptionSource, ImageSet, Profile
 from tasks.progress import Progress
-from tasks.readers import Columns
-from tasks.store import (
+from tasks.results.outcome import Outcome
+from tasks.workspace import (
     Result,
     Stage,
     canonical,
@@ -32,7 +36,6 @@ from tasks.store import (
     source_sha256,
     write_whole,
 )
-from tasks.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
 LOG = logging.getLogger("tai")
 
@@ -108,7 +111,7 @@ def check(profile: Profile) -> Vocabulary:
         InputError: one sentence that names the file, line or field.
 
     """
-    from tasks.backbone import check_backbone
+    from tasks.backbone.loading import check_backbone
 
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
     profile = make_world.fn(profile)
@@ -193,7 +196,7 @@ def quality(
     profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
 ) -> Stage:
     """The page on captions and labels, with scores where the profile names true objects."""
-    from tasks import quality
+    from tasks.pages import quality
 
     corpora, labels = [one[1] for one in labelled], [one[2] for one in labelled]
     objects = profile.path(profile.objects) if profile.objects else None
@@ -222,7 +225,7 @@ def choose_captions(
 ) -> Stage:
     """The captions to train on and the class templates, tokenised, in partitions."""
     from models.templates import caption_templates
-    from tasks import encode, partitions
+    from tasks.captions import encode, partitions
 
     def work(out: Path) -> Result:
         captions, counts = selection.training_captions(
@@ -272,7 +275,7 @@ def choose_captions(
 
 def stored_partitions(profile: Profile, choice: Stage) -> list[str]:
     """The partitions whose features are stored: all of them, or none where that is too much."""
-    from tasks import encode
+    from tasks.captions import encode
 
     sizes: Mapping[str, int] = choice.figures["store_bytes"]
     missing = sum(
@@ -287,7 +290,7 @@ def stored_partitions(profile: Profile, choice: Stage) -> list[str]:
 @task(name="encode", cache_policy=NO_CACHE, task_run_name="encode {part}")
 def encode_partition(profile: Profile, choice: Stage, part: str) -> Stage:
     """Features of one partition of the chosen captions, by the frozen text tower."""
-    from tasks import encode, partitions
+    from tasks.captions import encode, partitions
 
     parts = list(choice.figures["store_bytes"])
 
@@ -307,7 +310,7 @@ def encode_partition(profile: Profile, choice: Stage, part: str) -> Stage:
 
 def _encode_recipe(profile: Profile, choice: Stage, part: str) -> dict[str, Any]:
     """What an encode stage is known by: its own captions, whatever others were chosen."""
-    from tasks import encode, partitions
+    from tasks.captions import encode, partitions
 
     tokens = partitions.tokens_file(choice.folder, part).name
     return {
@@ -334,8 +337,9 @@ def train_prompts(
     """
     import json
 
-    from tasks import encode, train
-    from tasks import features as stored
+    from tasks.captions import encode
+    from tasks.captions import features as stored
+    from tasks.methods import trainer as train
 
     def work(out: Path) -> Result:
         loaded = load(profile)
@@ -389,7 +393,7 @@ def train_prompts(
 def _open_captions(
     profile: Profile, vocabulary: Vocabulary, choice: Stage, features: Sequence[Stage]
 ) -> Any:
-    from tasks.features import open_captions
+    from tasks.captions.features import open_captions
 
     return open_captions(
         choice.folder,
@@ -423,7 +427,7 @@ def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage
     """Global and dense features of an image set, whatever its images show."""
     import pyarrow.parquet as pq
 
-    from tasks import images
+    from tasks.images import encode as images
 
     folder = profile.path(image_set.folder)
     files = pq.read_table(listed.file(image_sets.ENTRIES), columns=["file"])["file"].to_pylist()
@@ -448,7 +452,7 @@ def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage
 @task(name="probe", cache_policy=NO_CACHE)
 def fit_probe(vocabulary: Vocabulary, listed: Stage, images: Stage) -> Stage:
     """The linear probe, fitted to a labelled image set."""
-    from tasks import probe
+    from tasks.methods import probe
 
     def work(out: Path) -> Result:
         entries = listed.file(image_sets.ENTRIES)
@@ -478,7 +482,9 @@ def evaluate(
     trained: Stage | None,
 ) -> Stage:
     """Scores and mAP of one method on one image set; `trained` is its prompts or its probe."""
-    from tasks import evaluate, probe, train
+    from tasks.methods import probe
+    from tasks.methods import trainer as train
+    from tasks.results import evaluate
 
     def work(out: Path) -> Result:
         if trained is None:
@@ -510,7 +516,8 @@ def evaluate(
 @task(name="thresholds", cache_policy=NO_CACHE)
 def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> Outcome:
     """The outcome with thresholds on the first image set, where captions were held out."""
-    from tasks import thresholds, train
+    from tasks.methods import trainer as train
+    from tasks.results import thresholds
 
     trained, choice = outcome.trained.get("tai-dpt"), outcome.choice
     if trained is None or choice is None or not trained.counts["captions/held_out"]:
@@ -577,7 +584,7 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     """Tags of a folder's images, copied to `out`; returns the page of them."""
     import torch
 
-    from tasks import predict, registry, tagger
+    from tasks.serving import predict, registry, tagger
 
     folder, results = Path(images).absolute(), Path(out).absolute()
     files = check_prediction(images, top)
@@ -661,7 +668,7 @@ def load(profile: Profile) -> Any:
 @lru_cache(maxsize=1)
 def _load(chosen: BackboneSettings, place: str, identity: str) -> Any:
     """A backbone that is loaded anew where a file of it has changed, as `identity` tells."""
-    from tasks.backbone import load_backbone
+    from tasks.backbone.loading import load_backbone
 
     return load_backbone(
         chosen.model,
@@ -673,7 +680,7 @@ def _load(chosen: BackboneSettings, place: str, identity: str) -> Any:
 
 
 def _backbone_identity(profile: Profile) -> str:
-    from tasks.backbone import backbone_identity
+    from tasks.backbone.loading import backbone_identity
 
     chosen: Mapping[str, Any] = profile.backbone.model_dump()
     return backbone_identity(**chosen)

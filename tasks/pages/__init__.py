@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 FOLDER: Final = Path(__file__).parent / "templates"
-CODE: Final = ("tasks/pages/__init__.py", "tasks/pages/templates/page.html")
 
 
 def render(template: str, **context: Any) -> str:

@@ -1,10 +1,8 @@
 """Where everything went on the way from raw lines to scores, stage by stage."""
 
-from typing import Any, Final
+from typing import Any
 
-from tasks.outcome import Outcome
-
-CODE: Final = ("tasks/pages/account.py",)
+from tasks.results.outcome import Outcome
 
 
 def account_of(outcome: Outcome) -> list[dict[str, Any]]:

@@ -10,13 +10,12 @@ import torch
 import sql
 from models.metrics import mean_precision_at_recall
 from tasks import pages
-from tasks.evaluate import ap_rows, scores_of
-from tasks.outcome import Outcome
+from tasks.labels.vocabulary import Vocabulary
+from tasks.methods.trainer import HISTORY
 from tasks.pages import pictures
-from tasks.train import HISTORY
-from tasks.vocabulary import Vocabulary
+from tasks.results.evaluate import ap_rows, scores_of
+from tasks.results.outcome import Outcome
 
-CODE: Final = ("tasks/pages/charts.py", "sql/report/co_occurrence.sql", *pictures.CODE, *pages.CODE)
 BASELINE: Final = "zero-shot"
 LABELS: Final = "labels.parquet"
 LARGEST_CHART: Final = 60

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-CODE: Final = ("tasks/pages/heatmaps.py",)
 SIDE: Final = 192
 """Pixels of a picture's longer side."""
 STRONGEST: Final = 0.75

@@ -20,7 +20,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-CODE: Final = ("tasks/pages/pictures.py",)
 WIDTH: Final = 5.4
 """Inches; about a phone's width in CSS pixels, so that text is never scaled down much."""
 LONGEST_NAME: Final = 24

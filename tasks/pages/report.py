@@ -3,6 +3,8 @@
 The page is a file of its own: no network, no script, every picture inside.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -16,27 +18,18 @@ import torch
 import sql
 from models.backbone import Backbone
 from models.metrics import bootstrap_maps, interval
-from tasks import ingest, pages
-from tasks.evaluate import SCORES, TOP, label_matrix, scores_of
-from tasks.images import REJECTS
-from tasks.outcome import BRANCHES, Outcome
+from tasks import pages
+from tasks.corpus import ingest
+from tasks.images.encode import REJECTS
+from tasks.labels.vocabulary import Vocabulary
+from tasks.methods.trainer import read_prompts
 from tasks.pages import account, charts, showcase, words
 from tasks.pages.charts import BASELINE, LABELS
 from tasks.profile import ImageSet, Profile
-from tasks.store import Stage, write_whole
-from tasks.train import read_prompts
-from tasks.vocabulary import Vocabulary
+from tasks.results.evaluate import SCORES, TOP, label_matrix, scores_of
+from tasks.results.outcome import BRANCHES, Outcome
+from tasks.workspace import Stage, write_whole
 
-CODE: Final = (
-    "tasks/pages/report.py",
-    "tasks/pages/templates/report.html",
-    "models/metrics.py",
-    "sql/report/examples.sql",
-    *account.CODE,
-    *charts.CODE,
-    *showcase.CODE,
-    *words.CODE,
-)
 PAGE: Final = "index.html"
 FOR_SCALE: Final = "linear-probe"
 WHAT: Final = {
@@ -48,6 +41,26 @@ WHAT: Final = {
 CAPTIONS_SHOWN: Final = 8
 ANSWERS_SHOWN: Final = 5
 LISTED: Final = 50
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: str) -> Stage:
+    """The page that shows a finished run."""
+
+    def work(out: Path) -> Result:
+        def backbone() -> Backbone:
+            return load(profile).backbone
+
+        return Result(write_report(profile, vocabulary, outcome, command, backbone, out), {})
+
+    keys = [[of, stage.name, stage.folder.name, stage.digest] for of, stage in outcome.all()]
+    recipe = recipe_of(
+        "report",
+        __name__,
+        inputs={"stages": digest_of(keys), "vocabulary": vocabulary.digest},
+        parameters={"command": command, "profile": profile.flat()},
+    )
+    return run_stage(recipe, work)
 
 
 def write_report(

@@ -9,10 +9,9 @@ import pyarrow as pa
 import torch
 
 from models.metrics import average_precisions
-from tasks.images import feature_batches
+from tasks.images.encode import feature_batches
 from tasks.pages.heatmaps import heat_map, thumbnail
 
-CODE: Final = ("tasks/pages/showcase.py", "tasks/pages/heatmaps.py")
 CARDS: Final = 6
 FEWEST_TAGS: Final = 3
 MAPPED: Final = 4

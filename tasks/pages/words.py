@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from models.backbone import Backbone
 
-CODE: Final = ("tasks/pages/words.py",)
 LONGEST: Final = 400
 """Characters of a caption that a page shows."""
 

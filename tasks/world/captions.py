@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tasks.inflections import plurals
+from tasks.labels.inflections import plurals
 from tasks.world.scenes import SIDE, Placed, Scene
 
 WORDS: Final = Path(__file__).parent / "words.csv"

@@ -6,35 +6,58 @@
 - `contact-sheet.png`: the first scenes of the test sets, for the eye.
 """
 
+from __future__ import annotations
+
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from PIL import Image
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 
-from tasks.profile import WorldSettings
+from tasks.progress import Progress
+from tasks.workspace import Result, recipe_of, run_stage
 from tasks.world.captions import describe
 from tasks.world.glyphs import HELD_OUT, SEEN, classes
 from tasks.world.scenes import SIDE, Scene, box, compose, draw
 
-CODE: Final = (
-    "tasks/world/captions.py",
-    "tasks/world/files.py",
-    "tasks/world/glyphs.py",
-    "tasks/world/scenes.py",
-    "tasks/world/glyphs.csv",
-    "tasks/world/words.csv",
-)
+if TYPE_CHECKING:
+    from tasks.profile import Profile, WorldSettings
+
 NARRATIVES: Final = 0.25
 """Share of the captions that are narratives."""
 SHEET: Final = "contact-sheet.png"
 SHEET_COLUMNS: Final = 8
 SHEET_ROWS: Final = 3
 """Rows of the contact sheet for each image set."""
+
+
+@task(name="world", cache_policy=NO_CACHE)
+def make_world(profile: Profile) -> Profile:
+    """The profile with its paths in the rendered world; as it is, if it asks for none."""
+    settings = profile.world
+    if settings is None:
+        return profile
+
+    def work(out: Path) -> Result:
+        scenes = 2 * settings.scenes + settings.labelled
+        progress = Progress("world", scenes, "scenes")
+        return Result(write_world(settings, out, progress.add), {})
+
+    recipe = recipe_of(
+        "world",
+        __name__,
+        inputs={},
+        parameters=settings.model_dump() | {"fonts": version("qtawesome")},
+    )
+    stage = run_stage(recipe, work)
+    return profile.model_copy(update={"data": str(stage.folder), "world": None})
 
 
 def write_world(

@@ -12,9 +12,10 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.compare import compare
-from tasks import registry, stages
+from tasks import stages
 from tasks.errors import InputError
 from tasks.profile import load_profile
+from tasks.serving import registry
 
 from .command import ROOT, run_python
 

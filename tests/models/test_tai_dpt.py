@@ -13,7 +13,7 @@ from models.losses import loss_on_cosines
 from models.prompts import Position, PromptLearner
 from models.scoring import PackedTokens
 from models.tai_dpt import CaptionBatch, TaIDPT
-from tasks.backbone import load_backbone
+from tasks.backbone.loading import load_backbone
 
 from .conftest import small_backbone
 

@@ -3,9 +3,9 @@
 import json
 
 from tasks import stages
-from tasks.outcome import Outcome
 from tasks.profile import Profile, load_profile
-from tasks.store import Stage
+from tasks.results.outcome import Outcome
+from tasks.workspace import Stage
 
 
 def choose(profile: Profile) -> tuple[list[Stage], list[Stage], Stage]:

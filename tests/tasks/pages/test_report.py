@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from tasks import pages, stages
-from tasks.backbone import load_backbone
+from tasks.backbone.loading import load_backbone
 from tasks.pages import heatmaps, pictures, words
 from tasks.profile import load_profile
 from tests.browser import Page, browser

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.label import write_labels
-from tasks.vocabulary import builtin_vocabulary_path, load_vocabulary
+from tasks.labels.label import write_labels
+from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 from tasks.world.captions import Caption, describe, vocabulary
 from tasks.world.glyphs import things
 from tasks.world.scenes import Scene, compose

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tasks import ingest
-from tasks.image_sets import read_image_set
+from tasks.corpus import ingest
+from tasks.images.image_sets import read_image_set
 from tasks.profile import WorldSettings
 from tasks.world import files
 from tasks.world.glyphs import HELD_OUT

@@ -1,0 +1,30 @@
+"""What comes from outside is looked at before any work starts: captions, vocabulary, model, images.
+
+Each raises an InputError: one sentence that names the file, line or field.
+"""
+
+from tasks.backbone.loading import check_backbone
+from tasks.corpus.ingest import check_captions as check_file
+from tasks.corpus.sources import caption_files
+from tasks.images.image_sets import image_entries
+from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
+from tasks.profile import Profile
+from tasks.world.files import make_world
+
+
+def check_captions(profile: Profile) -> Vocabulary:
+    """Look at the vocabulary and every caption file."""
+    profile = make_world.fn(profile)
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    for source, path in caption_files(profile):
+        check_file(source, path)
+    return vocabulary
+
+
+def check(profile: Profile) -> Vocabulary:
+    """Look at everything that a run reads."""
+    check_backbone(profile.backbone.model, profile.backbone.pretrained)
+    profile = make_world.fn(profile)
+    for image_set in profile.image_sets:
+        image_entries(profile, image_set)
+    return check_captions(profile)

@@ -1,0 +1,1 @@
+"""Captions to learn from: chosen, tokenised, encoded once, read by batch."""

@@ -1,0 +1,1 @@
+"""Captions from outside into Parquet: readers, downloads, the ingest stage."""

@@ -1,0 +1,1 @@
+"""Images: which there are and what they show, and their features."""

@@ -1,0 +1,81 @@
+"""Image-set stage: which images a set has, and what each shows, as one Parquet file."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.images.annotations import ImageEntry, read_image_set
+from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
+
+if TYPE_CHECKING:
+    from tasks.profile import ImageSet, Profile
+
+ENTRIES: Final = "entries.parquet"
+SCHEMA: Final = pa.schema(
+    {
+        "image_id": pa.string(),
+        "file": pa.string(),
+        "classes": pa.list_(pa.string()),
+        "ignored": pa.list_(pa.string()),
+    }
+)
+
+
+@task(name="image set", cache_policy=NO_CACHE, task_run_name="image set {image_set.name}")
+def list_images(profile: Profile, image_set: ImageSet) -> Stage:
+    """Which images an image set has, and what each shows."""
+    entries = image_entries(profile, image_set)
+
+    def work(out: Path) -> Result:
+        return Result(write_entries(entries, out), {})
+
+    recipe = recipe_of(
+        "image-set",
+        __name__,
+        inputs={"entries": digest_of([astuple(entry) for entry in entries])},
+        parameters={"name": image_set.name},
+    )
+    return run_stage(recipe, work)
+
+
+def image_entries(profile: Profile, image_set: ImageSet) -> list[ImageEntry]:
+    """The images of one of the profile's image sets, read from its lists.
+
+    Raises:
+        InputError: a list or the folder is missing or broken.
+
+    """
+    form, folder = image_set.form, profile.path(image_set.folder)
+    lists = profile.path(image_set.annotations)
+    changed = lists.stat().st_mtime_ns if lists.is_file() else 0
+    return _listed(form, lists, folder, changed)
+
+
+@functools.cache
+def _listed(form: str, lists: Path, folder: Path, changed: int) -> list[ImageEntry]:
+    """A set's images by its lists as they were at `changed`; read once in a process."""
+    return read_image_set(form, lists, folder)
+
+
+def write_entries(entries: Sequence[ImageEntry], out: Path) -> dict[str, int]:
+    """Write a set's images, in their order, as Parquet; returns counts."""
+    columns = {
+        field.name: pa.array([getattr(entry, field.name) for entry in entries], field.type)
+        for field in SCHEMA
+    }
+    pq.write_table(pa.table(columns, schema=SCHEMA), out / ENTRIES, compression="zstd")
+    return {
+        "images/listed": len(entries),
+        "images/without_class": sum(not entry.classes for entry in entries),
+        "labels": sum(len(entry.classes) for entry in entries),
+        "labels/ignored": sum(len(entry.ignored) for entry in entries),
+    }

@@ -1,0 +1,1 @@
+"""Pseudo-labels from words: vocabularies, the label stage, what moved since the last refresh."""

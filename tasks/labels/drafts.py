@@ -1,0 +1,122 @@
+"""Drafts of vocabularies: from class names to a CSV to edit, with what captions say about it.
+
+Synonyms come from WordNet where NLTK finds its data (its first, most common noun sense of a name).
+Without it a class is drafted with its name alone, which matches all of its inflections.
+"""
+
+import csv
+import io
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+import sql
+from tasks.errors import InputError
+from tasks.labels.vocabulary import MAX_TOKENS, Vocabulary, tokenise
+
+LARGEST: Final = 1 << 20
+MOST_CLASSES: Final = 10_000
+NEIGHBOURS_OF: Final = "quality/neighbours"
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Synonyms by class, and words that more than one class could claim."""
+
+    synonyms: dict[str, list[str]]
+    conflicts: dict[str, list[str]]
+    """Classes by the synonym that they would share; none of them has it, but as its own name."""
+    from_wordnet: bool
+
+    def csv(self) -> str:
+        """The vocabulary file."""
+        text = io.StringIO()
+        sheet = csv.writer(text, lineterminator="\n")
+        sheet.writerow(["class", "synonym"])
+        for label, synonyms in self.synonyms.items():
+            sheet.writerows([label, synonym] for synonym in synonyms)
+        return text.getvalue()
+
+
+def read_classes(path: Path) -> list[str]:
+    """Class names of a text file, one a line; blank lines and those that begin with # are none.
+
+    Raises:
+        InputError: the file or a line cannot be one; the message names the line.
+
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8; save the file as UTF-8") from error
+    names: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        name = unicodedata.normalize("NFC", line.strip())
+        if not name or name.startswith("#"):
+            continue
+        if not 1 <= len(tokenise(name)) <= MAX_TOKENS:
+            raise InputError(f"{path}, line {number}: {name[:60]!r}; expected 1 to 5 words")
+        if name in names:
+            raise InputError(f"{path}, line {number}: {name!r} as in line {names[name]}; remove it")
+        names[name] = number
+    if not 1 <= len(names) <= MOST_CLASSES or len(content) > LARGEST:
+        raise InputError(f"{path}: expected 1 to {MOST_CLASSES:,} class names, one a line")
+    return list(names)
+
+
+def draft(classes: Sequence[str]) -> Draft:
+    """Synonyms of each class, its name first; a word of two classes goes to neither."""
+    wordnet = _wordnet()
+    proposed = {label: [label, *_lemmas(wordnet, label)] for label in classes}
+    owners: dict[tuple[str, ...], list[str]] = {}
+    for label, synonyms in proposed.items():
+        for words in dict.fromkeys(map(tokenise, synonyms)):
+            owners.setdefault(words, []).append(label)
+    conflicts = {" ".join(words): labels for words, labels in owners.items() if len(labels) > 1}
+    kept = {
+        label: [label, *(s for s in synonyms[1:] if owners[tokenise(s)] == [label])]
+        for label, synonyms in proposed.items()
+    }
+    return Draft(kept, conflicts, wordnet is not None)
+
+
+def _wordnet() -> Any | None:
+    """NLTK's WordNet, or None where its data are not installed."""
+    from nltk.corpus import wordnet
+
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return None
+    return wordnet
+
+
+def _lemmas(wordnet: Any | None, label: str) -> list[str]:
+    """Lemmas of the most common noun sense of a name, as a vocabulary may have them."""
+    senses = wordnet.synsets("_".join(tokenise(label)), pos="n")[:1] if wordnet else []
+    found = [lemma.replace("_", " ").lower() for sense in senses for lemma in sense.lemma_names()]
+    right = [name for name in found if 1 <= len(tokenise(name)) <= MAX_TOKENS]
+    allowed = [name for name in right if all(c.isalnum() or c in " -'" for c in name)]
+    return [name for name in dict.fromkeys(allowed) if tokenise(name) != tokenise(label)]
+
+
+def neighbours(
+    vocabulary: Vocabulary, corpora: Sequence[Path], labels: Sequence[Path]
+) -> dict[str, list[tuple[str, int, int]]]:
+    """The most frequent words right beside each class's mentions: (word, before, behind)."""
+    found: dict[str, list[tuple[str, int, int]]] = {label: [] for label in vocabulary.classes}
+    with duckdb.connect() as connection:
+        connection.execute("set memory_limit = '1GB'")
+        for view, files in (("corpus", corpora), ("labels", labels)):
+            connection.read_parquet([str(file) for file in files]).create_view(view)
+        for label, *rest in connection.execute(sql.query(NEIGHBOURS_OF)).fetchall():
+            found[label].append((rest[0], rest[1], rest[2]))
+    return found

@@ -1,0 +1,1 @@
+"""Methods: found, fitted by the shared trainer or in closed form."""

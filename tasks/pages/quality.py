@@ -1,0 +1,330 @@
+"""Quality of a corpus and its labels: a page of figures, and scores against images' true objects.
+
+Against true objects, precision is the share of labels that are objects of the caption's image, and
+recall the share of the image's classes that the caption names. People name what matters to them, so
+recall of one caption stays far from 1; the captions of an image together name more.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+import sql
+from tasks import pages
+from tasks.corpus.ingest import CORPUS, REJECTS
+from tasks.errors import InputError
+from tasks.images.annotations import read_objects
+from tasks.labels.label import LABELS
+from tasks.pages import pictures
+from tasks.workspace import (
+    Result,
+    Stage,
+    digests_of,
+    recipe_of,
+    run_stage,
+    source_sha256,
+    write_whole,
+)
+
+if TYPE_CHECKING:
+    from tasks.labels.vocabulary import Vocabulary
+    from tasks.profile import Profile
+
+QUERIES: Final = (
+    "quality/against_objects",
+    "quality/classes_per_caption",
+    "quality/duplicates",
+    "quality/lengths",
+    "quality/rejects",
+    "report/co_occurrence",
+)
+PAGE: Final = "index.html"
+SCORES: Final = "scores.csv"
+LARGEST_CHART: Final = 80
+LARGEST_MATRIX: Final = 36
+EXAMPLES: Final = 10
+LONGEST: Final = 300
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Labels against true objects: of one class, or of all together."""
+
+    label: str
+    shown: int
+    named: int
+    right: int
+
+    @property
+    def precision(self) -> float | None:
+        """Share of what is named that is there; None if nothing is named."""
+        return self.right / self.named if self.named else None
+
+    @property
+    def recall(self) -> float | None:
+        """Share of what is there that is named; None if nothing is there."""
+        return self.right / self.shown if self.shown else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores by class, of captions and of images whose captions are pooled."""
+
+    captions: tuple[Scores, ...]
+    images: tuple[Scores, ...]
+
+    def figures(self) -> dict[str, float]:
+        """Precision and recall over all classes together."""
+        found: dict[str, float] = {}
+        for unit, by_class in (("caption", self.captions), ("image", self.images)):
+            whole = total(by_class)
+            found[f"precision/{unit}"] = whole.precision or 0.0
+            found[f"recall/{unit}"] = whole.recall or 0.0
+        return found
+
+
+@task(name="quality", cache_policy=NO_CACHE)
+def quality(
+    profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
+) -> Stage:
+    """The page on captions and labels, with scores where the profile names true objects."""
+    corpora, labels = [one[1] for one in labelled], [one[2] for one in labelled]
+    objects = profile.path(profile.objects) if profile.objects else None
+
+    def work(out: Path) -> Result:
+        shown = read_objects(objects) if objects else None
+        return Result(*write_quality(profile.name, vocabulary, corpora, labels, shown, out))
+
+    recipe = recipe_of(
+        "quality",
+        __name__,
+        inputs={
+            "corpus": digests_of(corpora),
+            "labels": digests_of(labels),
+            "vocabulary": vocabulary.digest,
+            "objects": source_sha256(objects) if objects else "",
+        },
+        parameters={"name": profile.name},
+    )
+    return run_stage(recipe, work)
+
+
+def total(scores: Sequence[Scores]) -> Scores:
+    """All classes together: sums, so that frequent classes count more."""
+    sums = [sum(getattr(one, field) for one in scores) for field in ("shown", "named", "right")]
+    return Scores("all", *sums)
+
+
+def against_objects(
+    connection: duckdb.DuckDBPyConnection, objects: Mapping[str, Sequence[str]]
+) -> Measured:
+    """Measure labels against the classes that images show.
+
+    Args:
+        connection: holds the views corpus, labels and classes.
+        objects: classes by image id; an image that shows nothing has an empty one.
+
+    Raises:
+        InputError: no caption is of such an image.
+
+    """
+    pairs = [(image, label) for image, labels in objects.items() for label in labels]
+    columns = {"image_id": [i for i, _ in pairs], "class": [label for _, label in pairs]}
+    schema = pa.schema({name: pa.string() for name in columns})
+    connection.register("objects", pa.table(columns, schema=schema))
+    connection.register("images", pa.table({"image_id": pa.array(list(objects), pa.string())}))
+    rows = connection.execute(sql.query("quality/against_objects")).fetchall()
+    measured = Measured(
+        tuple(Scores(row[0], *row[1:4]) for row in rows),
+        tuple(Scores(row[0], *row[4:7]) for row in rows),
+    )
+    if not total(measured.captions).shown:
+        raise InputError(
+            "field 'objects': no caption is of an image that shows a class of the vocabulary; "
+            "expected the instances of the captions' own images"
+        )
+    return measured
+
+
+def write_quality(
+    name: str,
+    vocabulary: Vocabulary,
+    corpora: Sequence[Stage],
+    labels: Sequence[Stage],
+    objects: Mapping[str, Sequence[str]] | None,
+    out: Path,
+) -> tuple[dict[str, int], dict[str, float]]:
+    """Write the page of a corpus to `out`, and scores.csv if true objects are given.
+
+    Args:
+        name: of the corpus, for the title.
+        vocabulary: its classes.
+        corpora: finished ingest stages.
+        labels: their label stages, in the same order.
+        objects: classes by image id, or None.
+        out: an existing folder.
+
+    Returns:
+        Counts, and precision and recall if there are true objects.
+
+    """
+    with duckdb.connect() as connection:
+        connection.execute("set memory_limit = '1GB'")
+        connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
+        for view, stages, file in (
+            ("corpus", corpora, CORPUS),
+            ("rejects", corpora, REJECTS),
+            ("labels", labels, LABELS),
+        ):
+            files = [str(stage.file(file)) for stage in stages]
+            connection.read_parquet(files).create_view(view)
+        classes = vocabulary.classes
+        index = pa.table({"class": classes, "class_index": range(len(classes))})
+        connection.register("classes", index)
+        tables = {
+            query: connection.execute(sql.query(query)).fetchall()
+            for query in QUERIES
+            if query != "quality/against_objects"
+        }
+        measured = None if objects is None else against_objects(connection, objects)
+    counts = _counts(corpora, labels, tables["quality/duplicates"])
+    page = pages.render(
+        "quality.html",
+        name=name,
+        vocabulary=vocabulary.name,
+        counts=counts,
+        measured=_table(measured) if measured else None,
+        charts=_charts(classes, labels, tables, measured),
+        duplicates=[
+            (text[:LONGEST], count) for text, count in tables["quality/duplicates"][:EXAMPLES]
+        ],
+        rejects=[
+            (reason, records, (example or "")[:LONGEST])
+            for reason, records, example in tables["quality/rejects"]
+        ],
+        silent=[label for label in classes if not _named(labels).get(label)],
+    )
+    write_whole(out / PAGE, page)
+    if measured:
+        write_whole(out / SCORES, _csv(measured))
+    return counts, measured.figures() if measured else {}
+
+
+def _counts(
+    corpora: Sequence[Stage], labels: Sequence[Stage], duplicates: Sequence[tuple[Any, ...]]
+) -> dict[str, int]:
+    return {
+        "captions/kept": sum(stage.counts["captions/kept"] for stage in corpora),
+        "captions/rejected": sum(stage.counts["captions/rejected"] for stage in corpora),
+        "captions/labelled": sum(stage.counts["captions/labelled"] for stage in labels),
+        "captions/repeated": sum(count - 1 for _, count in duplicates),
+        "labels": sum(stage.counts["labels"] for stage in labels),
+    }
+
+
+def _named(labels: Sequence[Stage]) -> dict[str, int]:
+    """Captions that name each class."""
+    named: dict[str, int] = {}
+    for stage in labels:
+        for label, count in stage.figures["classes"].items():
+            named[label] = named.get(label, 0) + count
+    return named
+
+
+def _table(measured: Measured) -> list[dict[str, Any]]:
+    """Rows of the page's table: all classes, then each, the most frequent first."""
+    pairs = list(zip(measured.captions, measured.images, strict=True))
+    pairs.sort(key=lambda pair: -pair[0].shown)
+    return [
+        {"label": caption.label, "caption": caption, "image": image}
+        for caption, image in [(total(measured.captions), total(measured.images)), *pairs]
+        if caption.shown or caption.named
+    ]
+
+
+def _csv(measured: Measured) -> str:
+    """Scores by class, empty where there is nothing to divide by."""
+    text = io.StringIO()
+    sheet = csv.writer(text, lineterminator="\n")
+    fields = ("shown", "named", "right", "precision", "recall")
+    sheet.writerow(["class", *(f"{of}_{field}" for of in ("caption", "image") for field in fields)])
+    for row in _table(measured):
+        values = [getattr(row[of], field) for of in ("caption", "image") for field in fields]
+        sheet.writerow([row["label"], *("" if value is None else value for value in values)])
+    return text.getvalue()
+
+
+def _charts(
+    classes: Sequence[str],
+    labels: Sequence[Stage],
+    tables: Mapping[str, Sequence[tuple[Any, ...]]],
+    measured: Measured | None,
+) -> list[dict[str, Any]]:
+    """Title, explanation and picture of each chart."""
+    named = _named(labels)
+    frequent = sorted((label for label in classes if named.get(label)), key=lambda c: -named[c])
+    charts = []
+    if measured:
+        scores = {one.label: one for one in measured.captions}
+        both = [label for label in frequent if scores[label].shown][:LARGEST_CHART]
+        charts.append(
+            _chart(
+                "Are the labels right?",
+                "Of a caption's labels, the share that the image shows (precision); of what the "
+                "image shows, the share that the caption names (recall). Classes by how many "
+                "captions name them.",
+                pictures.precision_and_recall(
+                    both,
+                    [_number(scores[label].precision) for label in both],
+                    [_number(scores[label].recall) for label in both],
+                ),
+            )
+        )
+    if frequent:
+        shown = frequent[:LARGEST_CHART]
+        charts.append(
+            _chart(
+                "Captions per class",
+                f"How many captions name each of {len(shown)} classes, on a logarithmic scale.",
+                pictures.counts_by_class(shown, [named[label] for label in shown]),
+            )
+        )
+        charts.append(_together(frequent[:LARGEST_MATRIX], tables["report/co_occurrence"]))
+    for query, title, explanation in (
+        ("quality/classes_per_caption", "classes in a caption", "How many classes a caption names"),
+        ("quality/lengths", "words in a caption", "How long captions are (50: or longer)"),
+    ):
+        places, captions = zip(*tables[query], strict=True) if tables[query] else ((), ())
+        svg = pictures.histogram(query.rpartition("/")[2], places, captions, title)
+        charts.append(_chart(title.capitalize(), f"{explanation}.", svg))
+    return charts
+
+
+def _number(share: float | None) -> float:
+    return float("nan") if share is None else share
+
+
+def _together(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    counts = {(one, other): int(count) for one, other, count in rows}
+    matrix = np.array([[counts.get((one, other), 0) for other in names] for one in names])
+    return _chart(
+        "Classes named together",
+        f"The {len(names)} classes that most captions name: of a row's captions, the share that "
+        "names the column's class too.",
+        pictures.co_occurrence(names, matrix / matrix.diagonal()[:, None]),
+    )
+
+
+def _chart(title: str, explanation: str, svg: str) -> dict[str, Any]:
+    return {"title": title, "explanation": explanation, "svg": pages.picture(svg, explanation)}

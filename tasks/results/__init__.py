@@ -1,0 +1,1 @@
+"""What came out: scores, thresholds, studies, MLflow."""

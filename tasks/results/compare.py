@@ -1,0 +1,236 @@
+"""Runs side by side: settings that differ, metrics with intervals, classes that gain and lose."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from models.metrics import bootstrap_maps, interval
+from tasks import pages
+from tasks.errors import InputError
+from tasks.pages import pictures
+from tasks.profile import Profile, load_profile
+from tasks.results import track
+from tasks.results.evaluate import SCORES, ap_rows, label_matrix, scores_of
+from tasks.results.outcome import found_again
+from tasks.workspace import Stage
+
+LISTED: Final = 10
+MOVED: Final = 8
+LARGEST_CHART: Final = 60
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished run of `tai`."""
+
+    run_id: str
+    name: str
+    profile: Profile
+    metrics: dict[str, float]
+    evaluations: dict[str, Stage]
+    """The headline method's scores by image set; empty where this workspace has them not."""
+    precisions: dict[str, dict[str, float]]
+    """The headline method's merged AP by image set and class, in percent."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A candidate's merged mAP on an image set, and how far it is above the first candidate's."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    gain: float | None
+    gain_low: float | None
+    gain_high: float | None
+    """None for the first candidate, and where the images, labels or classes are not the same."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All candidates on one image set, in the order that they were named."""
+
+    images: str
+    scores: tuple[Score, ...]
+    winner: str
+    """One sentence."""
+
+
+def find_candidates(names: Sequence[str]) -> list[Candidate]:
+    """Finished runs of `tai` by id, start of an id, name, `latest`, or `latest~1` (the one before).
+
+    Raises:
+        InputError: a name fits no run or several; the message lists the latest runs.
+
+    """
+    client = MlflowClient(track.tracking_uri())
+    experiment = client.get_experiment_by_name(track.EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    whole = [
+        run
+        for run in found
+        if MLFLOW_PARENT_RUN_ID not in run.data.tags and run.info.status == "FINISHED"
+    ]
+    return [_candidate(client, _find(whole, name)) for name in names]
+
+
+def verdicts(candidates: Sequence[Candidate]) -> list[Verdict]:
+    """What the runs say of each image set that all of them have, by its name."""
+    shared = [
+        image_set.name
+        for image_set in candidates[0].profile.images
+        if all(image_set.name in candidate.precisions for candidate in candidates)
+    ]
+    return [_verdict(name, candidates) for name in shared]
+
+
+def differing(candidates: Sequence[Candidate]) -> dict[str, list[str]]:
+    """Settings that are not the same in all runs, with each run's value."""
+    flat = [candidate.profile.flat() for candidate in candidates]
+    names = list(dict.fromkeys(name for settings in flat for name in settings))
+    values = {name: [str(settings.get(name, "")) for settings in flat] for name in names}
+    return {name: row for name, row in values.items() if len(set(row)) > 1}
+
+
+def moved(images: str, candidates: Sequence[Candidate]) -> list[tuple[str, float, float, float]]:
+    """Class, AP in the first run, in the last, and the gain; largest gain first."""
+    before, after = (candidates[at].precisions[images] for at in (0, -1))
+    rows = [(c, before[c], after[c], after[c] - before[c]) for c in before if c in after]
+    return sorted(rows, key=lambda row: -row[3])
+
+
+def page(candidates: Sequence[Candidate], found: Sequence[Verdict]) -> str:
+    """The comparison as a page of its own."""
+    sections = []
+    for verdict in found:
+        rows = moved(verdict.images, candidates)
+        # many classes would make a chart nobody reads: those that moved most, either way
+        drawn = sorted(rows, key=lambda row: -abs(row[3]))[:LARGEST_CHART]
+        chart = pictures.ap_by_class(
+            [row[0] for row in drawn],
+            [row[1] for row in drawn],
+            [row[2] for row in drawn],
+            ("first run", "last run"),
+        )
+        better = sum(row[3] > 0 for row in rows)
+        told = f"AP by class: {better} of {len(rows)} are better in {candidates[-1].name}"
+        sections.append(
+            {
+                "verdict": verdict,
+                "chart": pages.picture(chart, told),
+                "gains": [row for row in rows[:MOVED] if row[3] > 0],
+                "losses": [row for row in rows[::-1][:MOVED] if row[3] < 0],
+            }
+        )
+    names = [candidate.name for candidate in candidates]
+    settings = differing(candidates)
+    return pages.render("compare.html", names=names, sections=sections, settings=settings)
+
+
+def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
+    head, _, back = name.partition("~")
+    if head == "latest" and (back or "0").isdigit() and int(back or 0) < len(runs):
+        return runs[int(back or 0)]
+    fitting = [run for run in runs if name == run.info.run_name or run.info.run_id.startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    latest = "".join(
+        f"\n  {run.info.run_id[:8]}  {run.info.run_name}  "
+        f"mAP {run.data.metrics.get('mAP/merged', float('nan')):.2f}"
+        for run in runs[:LISTED]
+    )
+    many = "several runs" if fitting else "no finished run"
+    raise InputError(
+        f"run {name!r} fits {many}; expected an id, its first characters, a name, latest or "
+        f"latest~1; the latest runs are:{latest or ' none'}"
+    )
+
+
+def _candidate(client: MlflowClient, run: MlflowRun) -> Candidate:
+    try:
+        profile = load_profile(_json(client, run, "config.json"))
+        keys, table = _json(client, run, track.STAGES), _json(client, run, track.AP_TABLE)
+    except (MlflowException, OSError, KeyError, ValueError) as error:
+        raise InputError(f"run {run.info.run_id[:8]}: its files cannot be read: {error}") from error
+    precisions: dict[str, dict[str, float]] = {}
+    for values in table["data"]:
+        row = dict(zip(table["columns"], values, strict=True))
+        if row["method"] == profile.headline and row["AP/merged"] not in ("", None):
+            precisions.setdefault(row["images"], {})[row["class"]] = float(row["AP/merged"])
+    try:
+        evaluations = found_again(keys).evaluations[profile.headline]
+    except InputError:
+        # made in another workspace: its intervals are in its metrics, pairs are not to be had
+        evaluations = {}
+    name = f"{run.info.run_name} ({run.info.run_id[:6]})"
+    return Candidate(
+        run.info.run_id, name, profile, dict(run.data.metrics), evaluations, precisions
+    )
+
+
+def _json(client: MlflowClient, run: MlflowRun, name: str) -> Any:
+    path = client.download_artifacts(run.info.run_id, name)
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _verdict(images: str, candidates: Sequence[Candidate]) -> Verdict:
+    maps = _paired_maps(images, candidates)
+    scores: list[Score] = []
+    for number, candidate in enumerate(candidates):
+        is_first = images == candidate.profile.images[0].name
+        prefix = "" if is_first else f"{images}."
+        value, low, high = (
+            candidate.metrics[track.metric_name(f"{prefix}{name}/merged")]
+            for name in ("mAP", "mAP_low", "mAP_high")
+        )
+        gain: tuple[float | None, float | None, float | None] = (None, None, None)
+        if number and maps:
+            lead = value - scores[0].value
+            gain = (lead, *interval(maps[number] - maps[0], lead))
+        scores.append(Score(candidate.name, value, low, high, *gain))
+    return Verdict(images, tuple(scores), _winner(scores, maps))
+
+
+def _winner(scores: Sequence[Score], maps: Sequence[torch.Tensor]) -> str:
+    order = sorted(range(len(scores)), key=lambda number: -scores[number].value)
+    best, second = order[:2]
+    lead = scores[best].value - scores[second].value
+    if not maps:
+        return (
+            f"{scores[best].name} has the highest mAP, but the runs were not measured on the same "
+            "images, labels and classes, so no run wins."
+        )
+    low, high = interval(maps[best] - maps[second], lead)
+    told = f"{lead:.2f} points above {scores[second].name}, 95 % interval {low:+.2f} to {high:+.2f}"
+    if low > 0:
+        return f"{scores[best].name} wins: {told}."
+    return f"No clear winner: {scores[best].name} is {told}, which includes 0."
+
+
+def _paired_maps(images: str, candidates: Sequence[Candidate]) -> list[torch.Tensor]:
+    """Bootstrap mAPs of all runs on the same resamples; none where the sets are not the same."""
+    if not all(images in candidate.evaluations for candidate in candidates):
+        return []
+    stages = [candidate.evaluations[images] for candidate in candidates]
+    if len({stage.manifest["inputs"]["image-set"] for stage in stages}) > 1:
+        return []
+    classes = [[row["class"] for row in ap_rows(stage)] for stage in stages]
+    if not all(names == classes[0] for names in classes):
+        return []
+    tables = [pq.read_table(stage.file(SCORES), columns=["file"]) for stage in stages]
+    if not all(table.equals(tables[0]) for table in tables):
+        return []
+    listed = pq.read_table(stages[0].file(SCORES), columns=["classes", "ignored"])
+    matrices = {str(number): scores_of(stage) for number, stage in enumerate(stages)}
+    labels = label_matrix(listed, classes[0])
+    return list(bootstrap_maps(matrices, labels).values())

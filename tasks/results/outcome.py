@@ -1,0 +1,86 @@
+"""Everything that a run of `tai` has made, stage by stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tasks.workspace import Stage, find_stage
+
+BRANCHES: Final = ("global", "local", "merged")
+"""What an evaluation scores: the global branch, the local one, and both (METHODS 1)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The finished stages of a run."""
+
+    corpora: tuple[Stage, ...]
+    labels: tuple[Stage, ...]
+    """One per corpus, in the same order."""
+    choice: Stage | None
+    """The captions to learn from; None where no method does."""
+    features: tuple[Stage, ...]
+    """Their features by partition; none where captions are encoded anew for each step."""
+    trained: dict[str, Stage]
+    """Prompts by method."""
+    listed: dict[str, Stage]
+    """What the images show, by image set."""
+    images: dict[str, Stage]
+    """Image features, by image set."""
+    evaluations: dict[str, dict[str, Stage]]
+    """Scores by method and image set."""
+    thresholds: Stage | None = None
+    """On the first image set's scores by the headline method, where captions were held out."""
+
+    def keys(self) -> dict[str, Any]:
+        """Keys of the stages, by which `found_again` finds them."""
+
+        def keys_of(stages: Mapping[str, Stage]) -> dict[str, str]:
+            return {name: stage.folder.name for name, stage in stages.items()}
+
+        return {
+            "corpora": [stage.folder.name for stage in self.corpora],
+            "labels": [stage.folder.name for stage in self.labels],
+            "choice": self.choice.folder.name if self.choice else None,
+            "features": [stage.folder.name for stage in self.features],
+            "trained": keys_of(self.trained),
+            "listed": keys_of(self.listed),
+            "images": keys_of(self.images),
+            "evaluations": {name: keys_of(stages) for name, stages in self.evaluations.items()},
+            "thresholds": self.thresholds.folder.name if self.thresholds else None,
+        }
+
+    def all(self) -> list[tuple[str, Stage]]:
+        """Every stage and what it is of, in the order of the work."""
+        found = [(str(corpus.manifest["parameters"]["file"]), corpus) for corpus in self.corpora]
+        files = [file for file, _ in found]
+        found += list(zip(files, self.labels, strict=True))
+        found += [("captions", self.choice)] if self.choice else []
+        found += [(f"captions, part {n}", stage) for n, stage in enumerate(self.features, start=1)]
+        found += [*self.trained.items(), *self.listed.items(), *self.images.items()]
+        for method, of_method in self.evaluations.items():
+            found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
+        found += [("classes", self.thresholds)] if self.thresholds else []
+        return found
+
+
+def found_again(keys: Mapping[str, Any]) -> Outcome:
+    """The outcome whose `keys` these are; InputError if a stage is not in this workspace."""
+
+    def all_of(stage: str, of: Mapping[str, str]) -> dict[str, Stage]:
+        return {name: find_stage(stage, key) for name, key in of.items()}
+
+    return Outcome(
+        corpora=tuple(find_stage("ingest", key) for key in keys["corpora"]),
+        labels=tuple(find_stage("label", key) for key in keys["labels"]),
+        choice=find_stage("choose", keys["choice"]) if keys.get("choice") else None,
+        features=tuple(find_stage("encode", key) for key in keys["features"]),
+        trained=all_of("train", keys["trained"]),
+        listed=all_of("image-set", keys["listed"]),
+        images=all_of("images", keys["images"]),
+        evaluations={
+            method: all_of("evaluate", of_method)
+            for method, of_method in keys["evaluations"].items()
+        },
+        thresholds=find_stage("thresholds", keys["thresholds"]) if keys.get("thresholds") else None,
+    )

@@ -1,0 +1,1 @@
+"""What is used afterwards: the registry, tags for a folder, a served model, the services."""

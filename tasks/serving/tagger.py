@@ -1,0 +1,138 @@
+"""The product of a run: a frozen CLIP with its prompts, that tags images."""
+
+import io
+import json
+import shutil
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from PIL import Image
+
+from models.tai_dpt import image_scores
+from tasks.backbone.loading import LoadedBackbone, load_backbone
+from tasks.errors import InputError
+from tasks.images.encode import LARGEST_PIXELS
+from tasks.methods.trainer import CARD, PROMPTS, read_prompts
+from tasks.workspace import write_whole
+
+TOP: Final = 3
+KAPPA: Final = 40.0
+"""Local softmax's scale on images where the prompts' card says nothing (METHODS 1)."""
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """Prompts and the CLIP that they were tuned for."""
+
+    loaded: LoadedBackbone
+    prompts: torch.Tensor
+    """[2, C, d] global and local."""
+    classes: tuple[str, ...]
+    kappa: float
+    thresholds: torch.Tensor | None
+    """[C] scores from which on a class is said to be there; None if no captions were held out."""
+
+    def tags(self, scores: torch.Tensor, top: int | None) -> list[dict[str, Any]]:
+        """Classes of an image with scores [C], best first, as label and score.
+
+        The `top` highest, or all above their thresholds; 3 where neither is given.
+        """
+        order = scores.argsort(descending=True)
+        if top is None and self.thresholds is not None:
+            chosen = [c for c in order.tolist() if scores[c] > self.thresholds[c]]
+        else:
+            chosen = order[: top or TOP].tolist()
+        return [{"label": self.classes[c], "score": float(scores[c])} for c in chosen]
+
+    def nearest(self, scores: torch.Tensor) -> dict[str, Any]:
+        """The class that comes nearest to its threshold, or goes furthest above it."""
+        above = scores if self.thresholds is None else scores - self.thresholds
+        c = int(above.argmax())
+        return {"label": self.classes[c], "score": float(scores[c])}
+
+    def scores(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Merged scores [N, C] of images [3, R, R] as `read_image` makes them."""
+        device = self.loaded.backbone.device
+        batch = torch.stack(list(images)).to(device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            features = self.loaded.backbone.encode_images(batch)
+            plain, dense = features.pooled_plain.float(), features.dense.float()
+            branches = image_scores(plain, dense, self.prompts.to(device), self.kappa)
+        return branches["merged"].cpu()
+
+    def read(self, sources: Sequence[Path | bytes]) -> list[torch.Tensor | str]:
+        """Each image as a tensor [3, R, R], or why it is none; decoded side by side."""
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda source: _read(source, self.loaded.preprocess), sources))
+
+
+def load_tagger(folder: Path, device: str) -> Tagger:
+    """The tagger of a folder with prompts.safetensors and card.json, as training leaves them.
+
+    Model and weights that the card names by file are looked for in the folder first.
+
+    Raises:
+        InputError: a file is missing or is not what it must be.
+
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        prompts = read_prompts(folder)
+        chosen, classes = dict(card["backbone"]), tuple(str(label) for label in card["classes"])
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected {PROMPTS} and {CARD}, as training leaves them: {error}"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / CARD}: not a card of prompts: {error}") from error
+    for field in ("model", "pretrained"):
+        if chosen[field] and (folder / Path(chosen[field]).name).is_file():
+            chosen[field] = str(folder / Path(chosen[field]).name)
+    loaded = load_backbone(**chosen, device=device)
+    if prompts.shape[1:] != (len(classes), loaded.backbone.dim):
+        raise InputError(
+            f"{folder / PROMPTS}: prompts of shape {tuple(prompts.shape)}; expected "
+            f"{len(classes)} classes in the {loaded.backbone.dim} dimensions of {chosen['model']}"
+        )
+    thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
+    return Tagger(loaded, prompts, classes, float(card.get("kappa", KAPPA)), thresholds)
+
+
+def write_tagger(trained: Path, kappa: float, thresholds: Path | None, out: Path) -> None:
+    """Copy a train stage's prompts, and all else that they need to work elsewhere, to `out`.
+
+    `thresholds` is a file of scores by class.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    card: dict[str, Any] = json.loads((trained / CARD).read_text(encoding="utf-8"))
+    shutil.copyfile(trained / PROMPTS, out / PROMPTS)
+    for field in ("model", "pretrained"):
+        source = Path(card["backbone"][field])
+        if card["backbone"][field] and source.is_file():
+            shutil.copyfile(source, out / source.name)
+            card["backbone"][field] = source.name
+    card["kappa"] = kappa
+    if thresholds:
+        by_class = json.loads(thresholds.read_text(encoding="utf-8"))
+        card["thresholds"] = [by_class[label] for label in card["classes"]]
+    write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read(source: Path | bytes, preprocess: Any) -> torch.Tensor | str:
+    try:
+        with warnings.catch_warnings():
+            # the size is checked here, on the header alone
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if image.width * image.height > LARGEST_PIXELS:
+                    return f"{image.width} x {image.height} pixels, more than {LARGEST_PIXELS:,}"
+                tensor: torch.Tensor = preprocess(image)
+                return tensor
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = f"not a whole image: {error}"
+        return reason if isinstance(source, bytes) else reason.replace(str(source), source.name)

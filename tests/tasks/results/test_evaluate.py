@@ -1,0 +1,114 @@
+"""Scores read in small blocks give the figures of whole matrices."""
+
+import csv
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from models.metrics import (
+    average_precisions,
+    bootstrap_maps,
+    f1_scores,
+    interval,
+    mean_average_precision,
+    top_decisions,
+)
+from models.tai_dpt import image_scores
+from tasks.errors import InputError
+from tasks.images import encode as images
+from tasks.images.image_sets import SCHEMA
+from tasks.labels.vocabulary import Vocabulary
+from tasks.results import evaluate
+
+CLASSES = tuple(f"class {number}" for number in range(7))
+VOCABULARY = Vocabulary("seven", CLASSES, CLASSES, pa.table({}))
+ALL, LOST = 23, {3, 11, 22}
+SEED = torch.manual_seed(0)
+FEATURES = {
+    "pooled": torch.randn(ALL - len(LOST), 6, generator=SEED).half(),
+    "pooled_plain": torch.randn(ALL - len(LOST), 6, generator=SEED).half(),
+    "dense": torch.randn(ALL - len(LOST), 4, 6, generator=SEED).half(),
+}
+PROMPTS = torch.randn(2, len(CLASSES), 6, generator=SEED)
+# the last class is never shown; a third of the others' labels are ignored
+MARKS = torch.randint(-1, 2, (ALL, len(CLASSES)), generator=SEED) * torch.tensor([1] * 6 + [0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A finished `images` stage in two shards, and an image set with three images more."""
+    files = [f"{number}.jpg" for number in range(ALL)]
+    kept = [file for number, file in enumerate(files) if number not in LOST]
+    for number, rows in enumerate((slice(0, 13), slice(13, 20))):
+        columns = {name: images._array(FEATURES[name][rows]) for name in images.FEATURES}
+        shard = pa.record_batch(columns)
+        path = tmp_path / f"shard-{number:05d}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, shard.schema) as writer:
+            writer.write_batch(shard)
+    pq.write_table(pa.table({"file": kept}), tmp_path / images.IMAGES)
+    named = [
+        [[CLASSES[c] for c in (row == mark).nonzero().flatten().tolist()] for row in MARKS]
+        for mark in (1, -1)
+    ]
+    entries = [files, files, *named]
+    pq.write_table(pa.table(entries, schema=SCHEMA), tmp_path / "entries.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("at_once", [1, 50, 2**23])
+def test_figures_are_those_of_whole_matrices(
+    folder: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(images, "IMAGES_PER_READ", 5)
+    out = folder / "out"
+    out.mkdir()
+    scorer = evaluate.prompt_scorer(PROMPTS, 40.0)
+    entries = folder / "entries.parquet"
+    counts, metrics = evaluate.write_scores(entries, folder, scorer, VOCABULARY, out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "ap.csv",
+        "metrics.json",
+        "scores.parquet",
+    ]
+    assert counts == {
+        "images": 23,
+        "images/scored": 20,
+        "images/without_score": 3,
+        "classes/evaluated": 6,
+        "classes/without_positive": 1,
+    }
+
+    kept = torch.tensor([number for number in range(ALL) if number not in LOST])
+    labels = MARKS[kept]
+    global_, dense = FEATURES["pooled_plain"].float(), FEATURES["dense"].float()
+    scores = image_scores(global_, dense, PROMPTS, 40.0)
+    intervals = bootstrap_maps(scores, labels)
+    written = pq.read_table(out / evaluate.SCORES)
+    rows = list(csv.DictReader((out / evaluate.AP_TABLE).open()))
+    assert [int(row["positives"]) for row in rows] == (labels == 1).sum(dim=0).tolist()
+    for branch, whole in scores.items():
+        torch.testing.assert_close(torch.tensor(written[branch].to_pylist()), whole)
+        precisions = 100 * average_precisions(whole, labels)
+        for row, expected in zip(rows, precisions.tolist(), strict=True):
+            assert float(row[f"AP/{branch}"] or "nan") == pytest.approx(expected, nan_ok=True)
+        assert metrics[f"mAP/{branch}"] == pytest.approx(float(precisions.nanmean()))
+        low_high = metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"]
+        assert low_high == pytest.approx(interval(intervals[branch], metrics[f"mAP/{branch}"]))
+        full = torch.full((ALL, len(CLASSES)), -9.0)
+        full[kept] = whole
+        ranked_last = mean_average_precision(average_precisions(full, MARKS))
+        assert metrics[f"mAP_missing_last/{branch}"] == pytest.approx(ranked_last)
+    top = f1_scores(top_decisions(scores["merged"], evaluate.TOP), labels)
+    assert metrics["CF1/top3"] == pytest.approx(top.per_class)
+    assert metrics["OF1/top3"] == pytest.approx(top.overall)
+
+
+def test_a_set_that_shows_no_class_is_refused(folder: Path) -> None:
+    other = Vocabulary("other", ("zebra",), ("zebra",), pa.table({}))
+    scorer = evaluate.prompt_scorer(PROMPTS[:, :1], 40.0)
+    with pytest.raises(InputError, match="no image shows any class of vocabulary 'other'"):
+        evaluate.write_scores(folder / "entries.parquet", folder, scorer, other, folder)

@@ -1,0 +1,49 @@
+"""Studies: settings that profiles take, subsets that nest, tables and pages."""
+
+import statistics
+
+import pytest
+
+from tasks.errors import InputError
+from tasks.profile import load_profile
+from tasks.results import studies
+
+
+@pytest.mark.parametrize("name", list(studies.STUDIES))
+def test_every_variant_is_a_profile_that_differs_in_the_study_alone(name: str) -> None:
+    study = studies.STUDIES[name]
+    base = load_profile("coco-mini", {"methods": ["tai-dpt"]}).flat()
+    seen = []
+    for variant in study.variants:
+        flat = load_profile("coco-mini", studies.settings_of(study, variant, seed=7)).flat()
+        changed = {key: value for key, value in flat.items() if value != base[key]}
+        assert changed.pop("seed") == 7
+        assert set(changed) <= set(study.variants[variant])
+        seen.append(tuple(flat.items()))
+    assert len(set(map(str, seen))) == len(study.variants)
+
+
+def test_an_unknown_study_is_named() -> None:
+    assert [study.name for study in studies.chosen_studies(["length"])] == ["length"]
+    assert len(studies.chosen_studies([])) == len(studies.STUDIES)
+    with pytest.raises(InputError, match="study 'lenght' is unknown: there are losses"):
+        studies.chosen_studies(["lenght"])
+
+
+def test_tables_and_pages_have_every_variant() -> None:
+    study = studies.STUDIES["captions"]
+    found = {
+        variant: [{"<b>same</b>": 10.0 * at + seed, "shift": 1.0} for seed in range(3)]
+        for at, variant in enumerate(study.variants)
+    }
+    rows = studies.table_of(study, found)
+    assert [(row.images, row.variant) for row in rows[:3]] == [
+        ("<b>same</b>", variant) for variant in study.variants
+    ]
+    assert rows[1].values == (10.0, 11.0, 12.0)
+    assert rows[1].mean == pytest.approx(11)
+    assert rows[1].spread == pytest.approx(statistics.stdev(rows[1].values))
+    text = studies.page_of(study, load_profile("coco-mini"), rows, "python -m <flows>")
+    assert "<b>" not in text
+    assert "python -m &lt;flows&gt;" in text
+    assert text.count("<tr><td>") == len(rows)
