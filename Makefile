@@ -23,10 +23,10 @@ demo: .venv/installed | $(PREFECT_HOME)
 	$(BIN)/python -m flows.tai --profile demo
 
 up: .venv/installed | $(PREFECT_HOME)
-	$(BIN)/python -m tasks.services up
+	$(BIN)/python -m tasks.serving.services up
 
 down:
-	$(BIN)/python -m tasks.services down
+	$(BIN)/python -m tasks.serving.services down
 
 test: .venv/installed | $(PREFECT_HOME)
 	$(BIN)/ruff check .

@@ -18,13 +18,14 @@ import torch
 
 from benchmarks.captions import encode_table, made_up
 from benchmarks.memory import most_mb
-from models.tai_dpt import CaptionBatch
+from models.examples import CaptionBatch
+from models.method import Setup
+from models.methods.tai_dpt import TaIDPT
 from tasks.backbone.loading import load_backbone
 from tasks.captions.encode import CAPTIONS_PER_SHARD
 from tasks.captions.features import CaptionFeatures
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
-from tasks.methods.trainer import write_prompts
-from tasks.profile import TrainSettings
+from tasks.methods.trainer import train
 
 COCO_CAPTIONS = 118_287
 EPOCHS = 20
@@ -41,7 +42,7 @@ class Spread:
         return len(self._rows)
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
-        """See `tasks.features.Captions`."""
+        """See `models.examples.Examples.batch`."""
         return self._captions.batch(self._rows[rows], device)
 
 
@@ -85,18 +86,19 @@ def main() -> None:
         encoded = encode_table(table, backbone, folder)
         encode_s = (time.perf_counter() - start) * copies
         repeat_shard(folder, copies)
-        captions = CaptionFeatures(folder, [folder], vocabulary.classes)
+        captions = CaptionFeatures(folder, [folder], vocabulary.classes, backbone)
         for rows in torch.randperm(len(captions)).split(arguments.batch):
             captions.batch(rows, backbone.device)
         # of two short epochs the second is timed: the first warms up
-        figures = write_prompts(
-            Spread(captions, arguments.steps * arguments.batch),
-            vocabulary,
-            backbone,
-            TrainSettings(epochs=2, batch=arguments.batch),
+        method = TaIDPT(TaIDPT.Settings(epochs=2, batch=arguments.batch))
+        spread = Spread(captions, arguments.steps * arguments.batch)
+        _, _, figures = train(
+            method.learner(Setup(backbone, vocabulary.prompt_names)),
+            spread,
+            torch.arange(len(spread)),
             Path(name),
             seed=0,
-            card={},
+            device=backbone.device,
             on_epoch=on_epoch,
         )
         size = sum(path.stat().st_size for path in folder.glob("shard-*.arrow"))

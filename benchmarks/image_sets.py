@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.images.image_sets import read_image_set
+from tasks.images.annotations import read_image_set
 
 OBJECT = (
     "<object><name>{}</name><pose>Left</pose><truncated>1</truncated><difficult>{}</difficult>"

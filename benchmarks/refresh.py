@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 from benchmarks.captions import made_up
-from tasks import stages
-from tasks.labels.refresh import Refresh
+from flows.doors import check_captions
+from tasks.corpus.ingest import ingest_captions
+from tasks.corpus.sources import caption_files
+from tasks.labels.label import label_captions
+from tasks.labels.refresh import Refresh, publish_refresh
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 from tasks.profile import Profile, load_profile
 
@@ -17,12 +20,12 @@ from tasks.profile import Profile, load_profile
 def refresh(profile: Profile) -> tuple[float, float, Refresh]:
     """Seconds and CPU seconds of a refresh, without Prefect, and what it found."""
     start, cpu_start = time.perf_counter(), time.process_time()
-    vocabulary = stages.check_captions.fn(profile)
+    vocabulary = check_captions(profile)
     labelled = []
-    for source, path in stages.caption_files(profile):
-        corpus = stages.ingest_file.fn(source, path)
-        labelled.append((path, corpus, stages.label_captions.fn(corpus, vocabulary)))
-    found = stages.publish_refresh.fn(profile, vocabulary, labelled)
+    for source, path in caption_files(profile):
+        corpus = ingest_captions.fn(source, path)
+        labelled.append((path, corpus, label_captions.fn(corpus, vocabulary)))
+    found = publish_refresh.fn(profile, vocabulary, labelled)
     return time.perf_counter() - start, time.process_time() - cpu_start, found
 
 

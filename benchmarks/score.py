@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from benchmarks.timing import medians
+from models.methods.tai_dpt import TaIDPT
 from tasks.backbone.loading import load_backbone
 from tasks.images.encode import IMAGES_PER_BATCH, feature_batches, write_image_features
-from tasks.results.evaluate import prompt_scorer
 
 
 def made_up_photographs(folder: Path, count: int) -> list[str]:
@@ -40,7 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     loaded = load_backbone("RN50-quickgelu", "", seed=0, resolution=None, device="cpu")
     prompts = torch.randn(2, 80, loaded.backbone.dim, generator=torch.manual_seed(0))
-    scorer = prompt_scorer(prompts, 40.0)
+    method, state = TaIDPT(), {"global": prompts[0], "local": prompts[1]}
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -58,7 +58,7 @@ def main() -> None:
 
         def cached() -> None:
             for features in feature_batches(root / "features"):
-                scorer(features)
+                method.score_images(state, features, 40.0)
 
         def first() -> None:
             for shard in (root / "features").glob("shard-*"):

@@ -20,11 +20,9 @@ from benchmarks.captions import encode_table, made_up, made_up_classes
 from benchmarks.memory import peak_mb
 from benchmarks.timing import medians
 from models.backbone import Backbone
-from models.losses import loss_on_cosines
-from models.prompts import PromptLearner
-from models.tai_dpt import TaIDPT
+from models.method import Setup
+from models.methods.tai_dpt import PromptSettings, PromptTuning
 from tasks.backbone.loading import load_backbone
-from tasks.captions.encode import stores_projection
 from tasks.captions.features import CaptionFeatures
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 
@@ -49,27 +47,22 @@ class FastStep:
         self.names = class_names(classes)
         self.texts, labels = made_up(batch, self.names)
         self.labels = torch.tensor([[name in found for name in self.names] for found in labels])
-        self.learner = PromptLearner(
-            backbone, self.names, generator=torch.Generator().manual_seed(0)
-        )
-        self._objective = TaIDPT(
-            self.learner,
-            tokens_are_projected=stores_projection(backbone),
-            kappa=KAPPA,
-            loss=loss_on_cosines("ranking", margin=MARGIN, scale=SCALE),
-        )
+        settings = PromptSettings(kappa=KAPPA, margin=MARGIN, scale=SCALE)
+        self._objective = PromptTuning(Setup(backbone, tuple(self.names)), settings)
+        self.learner = self._objective.prompts
         ids = [str(number) for number in range(batch)]
         table = pa.table({"caption_id": ids, "text": self.texts, "classes": labels})
         folder.mkdir()
         encode_table(table, backbone, folder)
-        self.features = CaptionFeatures(folder, [folder], self.names)
+        self.features = CaptionFeatures(folder, [folder], self.names, backbone)
         self._device = backbone.device
 
     def __call__(self) -> torch.Tensor:
         """The loss, with the contexts' gradient in place."""
         self.learner.context.grad = None
         rows = torch.arange(len(self.features))
-        loss: torch.Tensor = self._objective(self.features.batch(rows, self._device))
+        draws = torch.Generator()
+        loss = self._objective.loss(self.features.batch(rows, self._device), draws)
         loss.backward()
         return loss.detach()
 

@@ -11,40 +11,60 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from tasks import stages
-from tasks.labels.vocabulary import Vocabulary, load_vocabulary
+from tasks.captions.choose import choose_captions
+from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.corpus.ingest import ingest_captions
+from tasks.corpus.sources import caption_files
+from tasks.images.encode import encode_images
+from tasks.images.image_sets import list_images
+from tasks.labels.label import label_captions
+from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
+from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile, load_profile
+from tasks.results.evaluate import evaluate
 from tasks.results.outcome import BRANCHES
 from tasks.workspace import Stage
+from tasks.world.files import make_world
 
 SEEDS = (0, 1, 2)
 CAPTIONS = (250, 1000, 4000, 10_000)
-LOSSES = ("ranking", "bce", "asl")
 
 Maps = dict[str, dict[str, float]]
 """MAP by image set and branch."""
 
 
 class World:
-    """One seed's world: its image sets, encoded once, and prompts tuned on its captions."""
+    """One seed's world: its image sets, encoded once, and methods fitted in it."""
 
     def __init__(self, seed: int, settings: Mapping[str, Any]) -> None:
         self.settings = {"world.seed": seed, "seed": seed, **settings}
-        self.profile = stages.make_world.fn(load_profile("demo", self.settings))
-        self.vocabulary: Vocabulary = load_vocabulary(stages.vocabulary_path(self.profile))
+        self.profile = make_world.fn(load_profile("demo", self.settings))
+        self.vocabulary: Vocabulary = load_vocabulary(vocabulary_path(self.profile))
         self.images: dict[str, tuple[Stage, Stage]] = {}
-        for image_set in stages.image_sets_of(self.profile):
-            listed = stages.list_images.fn(self.profile, image_set)
-            encoded = stages.encode_images.fn(self.profile, image_set, listed)
-            self.images[image_set.name] = (listed, encoded)
+        for image_set in self.profile.image_sets:
+            listed = list_images.fn(self.profile, image_set)
+            self.images[image_set.name] = (
+                listed,
+                encode_images.fn(self.profile, image_set, listed),
+            )
 
-    def maps(self, method: str, trained: Stage | None = None) -> Maps:
-        """MAP of a method on each image set."""
+    def maps(
+        self, name: str, captions: int = CAPTIONS[-1], settings: Mapping[str, Any] | None = None
+    ) -> Maps:
+        """MAP on each image set of a method that learns from what it says."""
+        profile = load_profile(self.profile, settings)
+        lesson = Lesson()
+        if profile.learns_from(name, "captions"):
+            lesson = self.lesson(captions)
+        elif profile.learns_from(name, "labelled images"):
+            listed, images = self.images["labelled"]
+            lesson = Lesson(listed=listed, images=images)
+        fitted = fit_method.fn(profile, self.vocabulary, name, lesson, lambda *_: None)
         found: Maps = {}
-        for image_set in self.profile.images:
-            listed, encoded = self.images[image_set.name]
-            figures = stages.evaluate.fn(
-                self.profile, self.vocabulary, method, image_set, listed, encoded, trained
+        for image_set in profile.images:
+            listed, images = self.images[image_set.name]
+            figures = evaluate.fn(
+                profile, self.vocabulary, name, image_set, listed, images, fitted
             ).figures
             found[image_set.name] = {
                 branch: figures[f"mAP/{branch}"]
@@ -53,40 +73,29 @@ class World:
             }
         return found
 
-    def prompts(self, captions: int, settings: Mapping[str, Any] | None = None) -> Stage:
-        """Prompts tuned on the world's first captions."""
+    def lesson(self, captions: int) -> Lesson:
+        """The world's first captions."""
         few = {"world.captions": captions, "world.scenes": 1, "world.labelled": 1}
-        profile: Profile = stages.make_world.fn(
-            load_profile("demo", {**self.settings, **few, **(settings or {})})
-        )
+        profile: Profile = make_world.fn(load_profile("demo", {**self.settings, **few}))
         corpora, labels = [], []
-        for source, path in stages.caption_files(profile):
-            corpora.append(stages.ingest_file.fn(source, path))
-            labels.append(stages.label_captions.fn(corpora[-1], self.vocabulary))
-        choice = stages.choose_captions.fn(profile, self.vocabulary, corpora, labels)
-        features = [
-            stages.encode_partition.fn(profile, choice, part)
-            for part in stages.stored_partitions(profile, choice)
-        ]
-        return stages.train_prompts.fn(profile, self.vocabulary, choice, features, lambda *_: None)
-
-    def probe(self) -> Stage:
-        """The linear probe on true labels."""
-        return stages.fit_probe.fn(self.vocabulary, *self.images["labelled"])
+        for source, path in caption_files(profile):
+            corpora.append(ingest_captions.fn(source, path))
+            labels.append(label_captions.fn(corpora[-1], self.vocabulary))
+        choice = choose_captions.fn(profile, self.vocabulary, corpora, labels)
+        parts = stored_partitions(profile, choice)
+        features = (encode_partition.fn(profile, choice, part) for part in parts)
+        return Lesson(choice, tuple(features))
 
 
 def rows_of(world: World) -> dict[str, Maps]:
     """Every row of the table for one seed."""
-    rows = {"zero-shot": world.maps("zero-shot")}
-    for count in CAPTIONS:
-        trained = world.prompts(count)
-        rows[f"tai-dpt, {count} captions"] = world.maps("tai-dpt", trained)
-    rows["tai"] = world.maps("tai", trained)
-    for loss in LOSSES:
-        name = "tai-dpt" if loss == "ranking" else f"tai-dpt, {loss}"
-        trained = world.prompts(CAPTIONS[-1], {"train.loss": loss})
-        rows[name] = world.maps("tai-dpt", trained)
-    rows["linear-probe (true labels)"] = world.maps("linear-probe", world.probe())
+    rows = {name: world.maps(name) for name in world.profile.run}
+    headline = world.profile.headline_method
+    for count in CAPTIONS[:-1]:
+        rows[f"{headline}, {count} captions"] = world.maps(headline, count)
+    for loss in ("bce", "asl"):
+        changed = {f"methods.{headline}.loss": loss}
+        rows[f"{headline}, {loss}"] = world.maps(headline, settings=changed)
     return rows
 
 

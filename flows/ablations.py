@@ -1,4 +1,4 @@
-"""The flow `ablations`: the paper's studies, each a nested MLflow run, a table and a figure."""
+"""The flow `ablations`: studies of methods, each a nested MLflow run, a table and a figure."""
 
 import argparse
 import logging
@@ -10,13 +10,16 @@ from prefect.artifacts import create_table_artifact
 
 from flows.command import command_line
 from flows.corpus import label_files
-from flows.prompts import prompts
-from tasks import stages
+from flows.doors import check
+from flows.fit import fit
+from models.method import Study
 from tasks.errors import InputError
+from tasks.pages.study import page_of
 from tasks.profile import Profile, load_profile, parse_setting, profile_names
 from tasks.results import studies, track
 from tasks.results.outcome import found_again
 from tasks.workspace import home, write_whole
+from tasks.world.files import make_world
 
 ALL = "ablations/all"
 
@@ -33,14 +36,14 @@ def ablations(
     Args:
         names: studies by name (losses, captions, prompts, sharing, length, position), or all.
         profile: name, TOML file, or all settings.
-        settings: changes by dotted name, for example {"train.epochs": 5}.
+        settings: changes by dotted name, for example {"seed": 5}.
         seeds: runs per variant; by default as many as the study asks for.
 
     Returns:
         Path of each study's page.
 
     """
-    chosen = stages.make_world(load_profile(profile, settings))
+    chosen = make_world(load_profile(profile, settings))
     pages = []
     for study in studies.chosen_studies(names or []):
         runs = seeds or study.seeds
@@ -49,9 +52,9 @@ def ablations(
     return pages
 
 
-def _study(study: studies.Study, profile: Profile, seeds: int, command: str) -> str:
+def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
     """Run every variant of a study; returns the path of its page, which shows `command`."""
-    stages.check(profile)
+    check(profile)
     with track.run(f"ablation {study.name} {profile.name}") as run:
         run.parameters(profile.flat())
         run.tag("study", study.name)
@@ -67,7 +70,7 @@ def _study(study: studies.Study, profile: Profile, seeds: int, command: str) -> 
                 with track.run(f"{study.name} {variant}, seed {seed}", run.run_id) as of_seed:
                     of_seed.parameters(varied.flat() | {"variant": variant})
                     outcome = found_again(
-                        keys | prompts(profile=varied, mlflow_run=of_seed.run_id, **keys)
+                        keys | fit(profile=varied, mlflow_run=of_seed.run_id, **keys)
                     )
                     maps = studies.maps_of(varied, outcome)
                     of_seed.metrics({f"mAP/{name}": value for name, value in maps.items()})
@@ -75,7 +78,7 @@ def _study(study: studies.Study, profile: Profile, seeds: int, command: str) -> 
         rows = studies.table_of(study, found)
         page = home() / "ablations" / f"{study.name}-{profile.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, studies.page_of(study, profile, rows, command))
+        write_whole(page, page_of(study, profile, rows, command))
         run.artifact(page)
         table = [
             {"images": row.images, study.axis: row.variant, "mAP": round(row.mean, 2)}
@@ -87,7 +90,7 @@ def _study(study: studies.Study, profile: Profile, seeds: int, command: str) -> 
     return str(page)
 
 
-def _print(study: studies.Study, table: list[dict[str, Any]]) -> None:
+def _print(study: Study, table: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -100,9 +103,9 @@ def _print(study: studies.Study, table: list[dict[str, Any]]) -> None:
 def main() -> None:
     """`python -m flows.ablations [STUDY…]`."""
     parser = argparse.ArgumentParser(
-        prog="python -m flows.ablations", description="The paper's studies, one setting varied."
+        prog="python -m flows.ablations", description="Studies: one setting of a method varied."
     )
-    parser.add_argument("studies", nargs="*", help=f"{', '.join(studies.STUDIES)} (default: all)")
+    parser.add_argument("studies", nargs="*", help=f"{', '.join(studies.studies())} (default: all)")
     parser.add_argument(
         "--profile", default="demo", help=f"{', '.join(profile_names())}, or a file"
     )
@@ -114,7 +117,7 @@ def main() -> None:
         settings = dict(parse_setting(text) for text in arguments.set)
         # before Prefect starts a server, so that bad input is one sentence within seconds
         studies.chosen_studies(arguments.studies)
-        stages.check.fn(load_profile(arguments.profile, settings))
+        check(load_profile(arguments.profile, settings))
         for page in ablations(arguments.studies, arguments.profile, settings, arguments.seeds):
             sys.stdout.write(f"see it: {page}\n")
     except InputError as error:

@@ -26,7 +26,7 @@ def parse(module: str, description: str) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change one setting, for example train.epochs=1 (may be repeated)",
+        help="change one setting, for example methods.NAME.epochs=1 (may be repeated)",
     )
     return parser.parse_args()
 

@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tasks.errors import InputError
+from tasks.pages.comparison import page
 from tasks.results.compare import (
     Candidate,
     Verdict,
     differing,
     find_candidates,
     moved,
-    page,
     verdicts,
 )
 from tasks.workspace import home, write_whole

@@ -11,13 +11,17 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 
 from flows.command import command_line, parse, run_command
-from tasks import stages
+from flows.doors import check_captions
+from tasks.corpus.ingest import ingest_captions
+from tasks.corpus.sources import caption_files
 from tasks.labels import refresh
-from tasks.labels.vocabulary import load_vocabulary
+from tasks.labels.label import label_captions
+from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
 from tasks.profile import Profile, load_profile
 from tasks.results import track
 from tasks.runners import task_runner
 from tasks.workspace import Stage
+from tasks.world.files import make_world
 
 LOG = logging.getLogger("tai")
 FULL = "tai/full"
@@ -37,11 +41,11 @@ def corpus(
         One row of counts per caption file.
 
     """
-    chosen = stages.make_world(load_profile(profile, settings))
-    vocabulary = stages.check_captions(chosen)
+    chosen = make_world(load_profile(profile, settings))
+    vocabulary = check_captions(chosen)
     labelled = label_files(chosen)
     with track.run(f"corpus {chosen.name}") as run:
-        done = stages.publish_refresh(chosen, vocabulary, labelled)
+        done = refresh.publish_refresh(chosen, vocabulary, labelled)
         run.metrics(refresh.metrics_of(done))
         run.tag("trains", str(done.trains))
     rows = [
@@ -64,11 +68,11 @@ def label_files(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
 @flow(name="captions")
 def captions(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
     """Ingest and label caption files side by side."""
-    vocabulary = load_vocabulary(stages.vocabulary_path(profile))
-    files = stages.caption_files(profile)
-    corpora = [stages.ingest_file.submit(source, path) for source, path in files]
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    files = caption_files(profile)
+    corpora = [ingest_captions.submit(source, path) for source, path in files]
     # Prefect puts a future's result in its place
-    labels = [stages.label_captions.submit(corpus, vocabulary) for corpus in corpora]  # type: ignore[call-overload]
+    labels = [label_captions.submit(corpus, vocabulary) for corpus in corpora]  # type: ignore[call-overload]
     return [
         (path, corpus.result(), labelled.result())
         for (_, path), corpus, labelled in zip(files, corpora, labels, strict=True)
@@ -81,7 +85,7 @@ def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
         command = command_line(FULL, profile, settings)
         LOG.warning("corpus: captions have moved enough to train anew; run: %s", command)
         return
-    given = profile.model_dump(mode="json") if isinstance(profile, Profile) else profile
+    given = profile.values() if isinstance(profile, Profile) else profile
     parameters = {"profile": given, "settings": dict(settings or {})}
     started = run_deployment(FULL, parameters=parameters, timeout=0)
     LOG.info("corpus: captions have moved enough to train anew; started %s", started.name)  # type: ignore[union-attr]
@@ -90,6 +94,6 @@ def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
 if __name__ == "__main__":
     run_command(
         corpus,
-        stages.check_captions.fn,
+        check_captions,
         parse("flows.corpus", "Ingest and label a profile's captions."),
     )

@@ -1,4 +1,4 @@
-"""The flow `predict`: tag a folder of images by a registered model or a folder of prompts."""
+"""The flow `predict`: tag a folder of images by a registered model or a folder."""
 
 import argparse
 import logging
@@ -7,9 +7,9 @@ import sys
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
-from tasks import stages
 from tasks.errors import InputError
 from tasks.serving import registry
+from tasks.serving.predict import check_prediction, tag_folder
 
 
 @flow(name="predict")
@@ -21,16 +21,16 @@ def predict(
     Args:
         images: folder of images, looked through with its subfolders.
         model: registered model as name@alias or name/version, or a folder that holds
-            prompts.safetensors and card.json.
-        top: tags per image; by default every class above its threshold, or 3 where the prompts
-            have no thresholds.
+            state.safetensors and card.json.
+        top: tags per image; by default every class above its threshold, or 3 where there
+            are no thresholds.
         out: folder for tags.parquet, tags.csv, rejects.csv and the page index.html.
 
     Returns:
         Path of the page.
 
     """
-    page = stages.tag_folder(images, model, top, out)
+    page = tag_folder(images, model, top, out)
     create_link_artifact(key="tags", link=page.as_uri(), link_text=f"Tags of {images}")
     return str(page)
 
@@ -45,7 +45,7 @@ def main() -> None:
         "--model",
         default="tai-demo@best",
         help="name@alias or name/version in MLflow's registry, or a folder with "
-        "prompts.safetensors and card.json (default: tai-demo@best)",
+        "state.safetensors and card.json (default: tai-demo@best)",
     )
     parser.add_argument(
         "--top",
@@ -57,7 +57,7 @@ def main() -> None:
     logging.getLogger("prefect").setLevel(logging.WARNING)
     try:
         # before Prefect starts a server, so that bad input is one sentence within seconds
-        stages.check_prediction(arguments.images, arguments.top)
+        check_prediction(arguments.images, arguments.top)
         registry.tagger_folder(arguments.model)
         page = predict(arguments.images, arguments.model, arguments.top, arguments.out)
     except InputError as error:

@@ -7,7 +7,8 @@ from prefect.artifacts import create_link_artifact
 
 from flows.command import parse, run_command
 from flows.corpus import label_files
-from tasks import stages
+from flows.doors import check_captions
+from tasks.pages.quality import quality as write_page
 from tasks.profile import Profile, load_profile
 from tasks.results import track
 
@@ -28,8 +29,8 @@ def quality(
 
     """
     chosen = load_profile(profile, settings)
-    vocabulary = stages.check_captions(chosen)
-    stage = stages.quality(chosen, vocabulary, label_files(chosen))
+    vocabulary = check_captions(chosen)
+    stage = write_page(chosen, vocabulary, label_files(chosen))
     page = stage.file("index.html")
     with track.run(f"quality {chosen.name}") as run:
         run.metrics(stage.counts | stage.figures)
@@ -52,7 +53,7 @@ if __name__ == "__main__":
     _print(
         run_command(
             quality,
-            stages.check_captions.fn,
+            check_captions,
             parse("flows.quality", "A page on a profile's captions and labels."),
         )
     )

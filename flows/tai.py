@@ -9,25 +9,29 @@ from prefect.deployments import run_deployment
 
 from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
-from flows.prompts import prompts
-from tasks import stages
+from flows.doors import check
+from flows.fit import fit
+from tasks.catalogue import method_class
+from tasks.labels.vocabulary import vocabulary_path
+from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
 from tasks.results import track
 from tasks.results.outcome import BRANCHES, Outcome, found_again
+from tasks.results.thresholds import choose_thresholds
 from tasks.serving import registry
 from tasks.workspace import Stage, home
-from tasks.world.files import SHEET
+from tasks.world.files import SHEET, make_world
 
 LOG = logging.getLogger("tai")
 
 
 @flow(name="tai")
 def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ingest captions, label them by a vocabulary, train prompts, evaluate them on images.
+    """Ingest captions, label them by a vocabulary, fit methods, evaluate them on images.
 
     Args:
         profile: name, TOML file, or all settings (the form in Prefect's UI).
-        settings: changes by dotted name, for example {"train.epochs": 1}.
+        settings: changes by dotted name, for example {"seed": 1}.
 
     Returns:
         `map`, a row per method and image set with its mAP in percent by branch, and `page`, the
@@ -35,12 +39,12 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
 
     """
     asked = load_profile(profile, settings)
-    chosen = stages.make_world(asked)
-    vocabulary = stages.check(chosen)
+    chosen = make_world(asked)
+    vocabulary = check(chosen)
     with track.run(track.run_name(chosen, settings)) as run:
         run.parameters(chosen.flat())
-        run.config(chosen.model_dump(mode="json"))
-        run.artifact(stages.vocabulary_path(chosen), "vocabulary")
+        run.config(chosen.values())
+        run.artifact(vocabulary_path(chosen), "vocabulary")
         if asked.world:
             run.artifact(chosen.path(SHEET))
         if not chosen.backbone.pretrained:
@@ -51,23 +55,20 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             corpora.append(corpus)
             labels.append(labelled)
         run.metrics(_total(corpora) | _total(labels))
-        outcome = stages.choose_thresholds(
+        outcome = choose_thresholds(
             chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id)
         )
         table = _table(outcome.evaluations)
-        headline = outcome.evaluations[chosen.headline]
+        headline = outcome.evaluations[chosen.headline_method]
         for image_set in chosen.images:
             run.metrics(track.metrics_of(chosen, image_set, headline[image_set.name].figures))
         if outcome.thresholds:
             run.metrics(track.metrics_of(chosen, chosen.images[0], outcome.thresholds.figures))
-        report = stages.report(
-            chosen, vocabulary, outcome, command_line("tai/full", profile, settings)
-        )
-        page = report.file("index.html")
+        written = report(chosen, vocabulary, outcome, command_line("tai/full", profile, settings))
+        page = written.file("index.html")
         run.artifact(page)
         run.outcome(outcome)
-        if chosen.headline == "tai-dpt":
-            run.tag("model", registry.register(run, chosen, outcome, chosen.headline))
+        run.tag("model", registry.register(run, chosen, outcome, chosen.headline_method))
         create_table_artifact(key="map", table=table, description=_heading(chosen))
         create_link_artifact(key="report", link=page.as_uri(), link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
@@ -77,15 +78,15 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
 def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str) -> Outcome:
     """Train and evaluate in this process, or as a deployment on another work pool."""
     parameters: dict[str, Any] = {
-        "profile": profile.model_dump(mode="json"),
+        "profile": profile.values(),
         "corpora": [stage.folder.name for stage in corpora],
         "labels": [stage.folder.name for stage in labels],
         "mlflow_run": run_id,
     }
-    if profile.prompts == "here":
-        keys = prompts(**parameters)
+    if profile.fit == "here":
+        keys = fit(**parameters)
     else:
-        keys = run_deployment(profile.prompts, parameters=parameters).state.result()  # type: ignore[union-attr]
+        keys = run_deployment(profile.fit, parameters=parameters).state.result()  # type: ignore[union-attr]
     return found_again({name: parameters[name] for name in ("corpora", "labels")} | keys)
 
 
@@ -127,12 +128,13 @@ def _print(result: dict[str, Any]) -> None:
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
     console = Console()
     console.print(shown)
-    if any(row["method"] == "linear-probe" for row in result["map"]):
-        console.print("linear-probe, for scale, learned from the true labels of other images")
+    for name in dict.fromkeys(row["method"] for row in result["map"]):
+        if method_class(name).learns_from == "labelled images":
+            console.print(f"{name}, for scale, learned from the true labels of other images")
     console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
     console.print(track.tracking_uri(), soft_wrap=True)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)
 
 
 if __name__ == "__main__":
-    _print(run_command(tai, stages.check.fn, parse("flows.tai", "Captions in, mAP out.")))
+    _print(run_command(tai, check, parse("flows.tai", "Captions in, mAP out.")))

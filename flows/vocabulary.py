@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks import stages
+from flows.doors import check_captions
 from tasks.corpus import ingest
+from tasks.corpus.sources import caption_files
 from tasks.errors import InputError
 from tasks.labels import drafts, label
 from tasks.labels.vocabulary import load_vocabulary
@@ -62,9 +63,9 @@ def _look(console: Console, vocabulary: Path, profile: str, data: str | None) ->
     """A table of the classes: captions that name each, and the words around."""
     changes = {"vocabulary": str(vocabulary.absolute())} | ({"data": data} if data else {})
     chosen = load_profile(profile, changes)
-    loaded = stages.check_captions.fn(chosen)
-    corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(chosen)]
-    labels = [stages.label_captions.fn(corpus, loaded) for corpus in corpora]
+    loaded = check_captions(chosen)
+    corpora = [ingest.ingest_captions.fn(*found) for found in caption_files(chosen)]
+    labels = [label.label_captions.fn(corpus, loaded) for corpus in corpora]
     around = drafts.neighbours(
         loaded,
         [corpus.file(ingest.CORPUS) for corpus in corpora],

@@ -27,6 +27,14 @@ class ImageFeatures:
     dense: Tensor
     """[B, N, d] the feature of every position, in the joint space."""
 
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "ImageFeatures":
+        """The same features elsewhere, as another type."""
+        return ImageFeatures(
+            self.pooled.to(device, dtype),
+            self.pooled_plain.to(device, dtype),
+            self.dense.to(device, dtype),
+        )
+
 
 class Backbone(nn.Module):
     """A frozen CLIP: token features of texts, global and dense features of images.

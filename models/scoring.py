@@ -17,6 +17,8 @@ class PackedTokens:
     """[B + 1] int64: caption i's tokens are rows offsets[i] to offsets[i + 1]."""
     norms: Tensor
     """[T] L2 norm of each token's projected feature."""
+    projection: Tensor | None = None
+    """[w, d] from hidden states to the joint space; None where tokens are projected already."""
 
 
 def global_scores(features: Tensor, prompts: Tensor) -> Tensor:
@@ -30,17 +32,14 @@ def local_scores(dense: Tensor, prompts: Tensor, kappa: float) -> Tensor:
     return ((kappa * cosines).softmax(dim=1) * cosines).sum(dim=1)
 
 
-def packed_local_scores(
-    tokens: PackedTokens, prompts: Tensor, projection: Tensor | None, kappa: float
-) -> Tensor:
+def packed_local_scores(tokens: PackedTokens, prompts: Tensor, kappa: float) -> Tensor:
     """`local_scores` [B, C] of captions of any lengths, differentiable in `prompts` [C, d].
 
-    The few prompts are projected back by `projection` [w, d] (None: tokens are projected already)
-    instead of each token forward: <hW, L> = <h, LWᵀ>.
+    The few prompts are projected back instead of each token forward: <hW, L> = <h, LWᵀ>.
     """
     directions = F.normalize(prompts, dim=-1)
-    if projection is not None:
-        directions = directions @ projection.T
+    if tokens.projection is not None:
+        directions = directions @ tokens.projection.T
     cosines = (tokens.hidden.to(directions.dtype) @ directions.T) / tokens.norms[:, None]
     captions, classes = len(tokens.offsets) - 1, len(prompts)
     lengths = tokens.offsets.diff()

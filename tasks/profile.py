@@ -6,13 +6,25 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
+from models.method import LearnsFrom, Method
+from tasks.catalogue import catalogue, group_of, method_class
 from tasks.errors import InputError
 
 FOLDER = Path(__file__).parent / "profiles"
+DEFAULT_RUN: Final = ("zero-shot", "tai-dpt")
+"""Methods of a run that names none."""
 
 
 class Settings(BaseModel):
@@ -33,7 +45,7 @@ class CaptionSource(Settings):
     )
     path: str = Field(
         description="File or glob pattern, relative to `data`; or https://… (…zip#member), s3://…, "
-        "official:NAME of tasks/official.toml."
+        "official:NAME of tasks/corpus/official.toml."
     )
     split: Name | None = Field(None, description="Split name; by default from the file's name.")
     text_column: str = Field("text", description="Column that holds the caption (table only).")
@@ -48,12 +60,15 @@ class WorldSettings(Settings):
     captions: int = Field(10_000, ge=4, le=1_000_000, description="Captions written.")
     scenes: int = Field(600, ge=1, le=100_000, description="Scenes of each test set.")
     labelled: int = Field(
-        2_000, ge=1, le=100_000, description="Scenes with true labels, for the linear probe alone."
+        2_000,
+        ge=1,
+        le=100_000,
+        description="Scenes with true labels, for methods that learn from such.",
     )
 
 
 class CaptionChoice(Settings):
-    """Which labelled captions are trained on."""
+    """Which labelled captions are learned from."""
 
     per_image: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Captions kept per image, chosen by seed before labels are looked at."
@@ -61,6 +76,12 @@ class CaptionChoice(Settings):
     templates: bool = Field(True, description="Add CLIP's templates with each class name.")
     dtype: Literal["float16", "bfloat16"] = Field(
         "float16", description="Type of stored features; bfloat16 for towers beyond 65504."
+    )
+    most: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Captions to learn from, chosen by seed; by default all that are left."
+    )
+    held_out: float = Field(
+        0.02, ge=0, le=0.5, description="Share of captions kept back, to choose thresholds by."
     )
     store_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Largest store; beyond it (or the disk) captions are encoded anew."
@@ -78,31 +99,6 @@ class BackboneSettings(Settings):
         None, description="Image side in pixels; by default the model's own."
     )
     seed: int = Field(0, ge=0, description="Seed of random weights.")
-
-
-class TrainSettings(Settings):
-    """Prompt tuning by TaI-DPT (METHODS: Guo et al., CVPR 2023)."""
-
-    contexts: int = Field(16, ge=1, le=64, description="Context tokens M of each prompt.")
-    class_specific: bool = Field(False, description="One set of contexts per class.")
-    position: Literal["end", "middle", "front"] = Field(
-        "end", description="Where the class name stands among the contexts."
-    )
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(512, ge=1, description="Captions per step.")
-    learning_rate: float = Field(1e-4, gt=0, description="Base rate of the cosine schedule.")
-    kappa: float = Field(50.0, gt=0, description="Local softmax's scale on captions.")
-    captions: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Captions to train on, chosen by seed; by default all that are left."
-    )
-    held_out: float = Field(
-        0.02, ge=0, le=0.5, description="Share of captions kept back, to choose thresholds by."
-    )
-    loss: Literal["ranking", "bce", "asl"] = Field(
-        "ranking", description="Loss of each branch's scores."
-    )
-    margin: float = Field(1.0, gt=0, description="Ranking loss's margin m, on scaled cosines.")
-    scale: float = Field(4.0, gt=0, description="Factor s on the cosines inside the loss.")
 
 
 class ImageSet(Settings):
@@ -128,6 +124,22 @@ class RefreshSettings(Settings):
     )
 
 
+METHODS: Final = {name: each for name, each in catalogue().items() if "Settings" in vars(each)}
+"""Methods with settings of their own, by name; one that inherits a method's settings has its."""
+if TYPE_CHECKING:
+    MethodGroups = Settings
+else:
+    MethodGroups = create_model(
+        "MethodGroups",
+        __doc__="Settings of each method, under its name.",
+        __base__=Settings,
+        **{
+            name: (each.Settings, Field(each.Settings(), description=f"{each.summary}."))
+            for name, each in METHODS.items()
+        },
+    )
+
+
 class Profile(Settings):
     """Everything that one run of `tai` depends on."""
 
@@ -149,20 +161,25 @@ class Profile(Settings):
     )
     captions: CaptionChoice = CaptionChoice()
     backbone: BackboneSettings = BackboneSettings()
-    train: TrainSettings = TrainSettings()
+    run: list[str] = Field(
+        list(DEFAULT_RUN), min_length=1, description="Methods by name: rows of the result table."
+    )
+    headline: str | None = Field(
+        None,
+        description="The method that the run is about; by default the last that learns from "
+        "captions, or else the last of the run.",
+    )
+    methods: MethodGroups = MethodGroups()
     images: list[ImageSet] = Field(
         min_length=1, description="Image sets to evaluate on; the first one's mAP is the headline."
     )
     labelled: ImageSet | None = Field(
-        None, description="Images with true labels, which the linear probe learns, for scale."
-    )
-    methods: list[Literal["zero-shot", "tai", "tai-dpt", "linear-probe"]] = Field(
-        ["zero-shot", "tai-dpt"], min_length=1, description="Rows of the result table."
+        None, description="Images with true labels, for methods that learn from such."
     )
     seed: int = Field(0, ge=0, description="Seed of contexts, caption order and choice.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if there.")
-    prompts: Literal["here", "prompts/gpu"] = Field(
-        "here", description="Train and evaluate in this process, or launch that deployment."
+    fit: Literal["here", "fit/gpu"] = Field(
+        "here", description="Fit and evaluate in this process, or launch that deployment."
     )
 
     @field_validator("images")
@@ -173,17 +190,44 @@ class Profile(Settings):
             raise ValueError(f"two image sets share a name: {', '.join(names)}")
         return images
 
-    @property
-    def headline(self) -> str:
-        """The method that the run is about: the best that learns from captions, if one does."""
-        learned = [name for name in ("tai-dpt", "tai") if name in self.methods]
-        return learned[0] if learned else self.methods[-1]
+    @field_validator("run")
+    @classmethod
+    def _methods_are_there(cls, run: list[str]) -> list[str]:
+        for name in run:
+            method_class(name)
+        if len(set(run)) < len(run):
+            raise ValueError(f"a method is named twice: {', '.join(run)}")
+        return run
 
     @model_validator(mode="after")
-    def _probe_has_labels(self) -> "Profile":
-        if "linear-probe" in self.methods and self.labelled is None:
-            raise ValueError("linear-probe needs the image set `labelled`, with true labels")
+    def _run_is_whole(self) -> "Profile":
+        if self.headline is not None and self.headline not in self.run:
+            raise ValueError(f"headline {self.headline!r} is none of run: {', '.join(self.run)}")
+        taught = [name for name in self.run if self.learns_from(name, "labelled images")]
+        if taught and self.labelled is None:
+            raise ValueError(f"{taught[0]} needs the image set `labelled`, with true labels")
         return self
+
+    def learns_from(self, name: str, source: LearnsFrom) -> bool:
+        """Whether a method of the run learns from that."""
+        return method_class(name).learns_from == source
+
+    @property
+    def headline_method(self) -> str:
+        """The method that the run is about."""
+        learned = [name for name in self.run if self.learns_from(name, "captions")]
+        return self.headline or (learned or self.run)[-1]
+
+    def method(self, name: str) -> Method:
+        """A method by name, with this profile's settings."""
+        chosen = method_class(name)
+        return chosen(getattr(self.methods, group_of(chosen), None))
+
+    @property
+    def image_sets(self) -> list[ImageSet]:
+        """Every image set that the run's methods look at."""
+        taught = any(self.learns_from(name, "labelled images") for name in self.run)
+        return [*self.images, *([self.labelled] if taught and self.labelled else [])]
 
     def path(self, relative: str) -> Path:
         """A path of the profile, resolved against `data`."""
@@ -191,7 +235,19 @@ class Profile(Settings):
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its dotted name, as MLflow logs it."""
-        return flatten(self.model_dump(mode="json"))
+        return flatten(self.values())
+
+    def values(self) -> dict[str, Any]:
+        """The profile as JSON holds it, with the settings of the run's methods alone.
+
+        So it is read again where methods that it does not use are not installed.
+        """
+        found = self.model_dump(mode="json")
+        used = {group_of(method_class(name)) for name in self.run}
+        found["methods"] = {
+            name: values for name, values in found["methods"].items() if name in used and values
+        }
+        return found
 
 
 def profile_names() -> list[str]:
@@ -204,7 +260,7 @@ def load_profile(
 ) -> Profile:
     """Read a profile by name, TOML file or value, then apply `settings` by dotted name.
 
-    >>> load_profile("demo", {"train.epochs": 1}).train.epochs
+    >>> load_profile("demo", {"seed": 1}).seed
     1
 
     Raises InputError for an unknown profile, a broken file, an unknown or ill-typed field.
@@ -213,15 +269,42 @@ def load_profile(
         where, values = _read(profile)
     else:
         where = "profile"
-        values = profile.model_dump() if isinstance(profile, Profile) else dict(profile)
+        values = profile.values() if isinstance(profile, Profile) else dict(profile)
     for dotted, value in (settings or {}).items():
         _set(values, dotted, value)
+    _refuse_old(where, values)
     try:
         return Profile.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: field '{field}': {first['msg'].lower()}") from None
+        raise InputError(f"{where}: field '{field}': {_told(first['msg'])}") from None
+
+
+def _told(message: str) -> str:
+    """Pydantic's message inside a sentence of ours."""
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]
+
+
+def _refuse_old(where: str, values: Mapping[str, Any]) -> None:
+    """One sentence for who still has a profile of before methods had groups of their own."""
+    if "train" in values:
+        groups = ", ".join(
+            f"[methods.{name}]"
+            for name, each in METHODS.items()
+            if "epochs" in each.Settings.model_fields
+        )
+        raise InputError(
+            f"{where}: there is no group 'train' any more; its settings are now each method's "
+            f"own ({groups}), but for captions and held_out, which are captions.most and "
+            "captions.held_out"
+        )
+    if isinstance(values.get("methods"), list):
+        raise InputError(
+            f"{where}: field 'methods' holds settings by method; the methods to run are now "
+            f"named by `run = {json.dumps(values['methods'])}`"
+        )
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -276,7 +359,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """`name=value` of a command line; the value is JSON where it reads as JSON, else text."""
     name, equals, value = text.partition("=")
     if not (name and equals):
-        raise InputError(f"--set {text}: expected name=value, for example train.epochs=1")
+        raise InputError(f"--set {text}: expected name=value, for example seed=1")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

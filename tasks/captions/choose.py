@@ -1,4 +1,4 @@
-"""Choose stage: the captions to learn from (labelled, each once, a few per image), and templates."""
+"""Choose stage: captions to learn from (labelled, each once, a few per image), and templates."""
 
 from __future__ import annotations
 

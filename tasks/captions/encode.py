@@ -174,6 +174,11 @@ def stores_projection(backbone: Backbone) -> bool:
     return backbone.projection is None or backbone.dim < backbone.width
 
 
+def projection_of(backbone: Backbone) -> torch.Tensor | None:
+    """[w, d] from stored token features to the joint space; None where they are in it already."""
+    return None if stores_projection(backbone) else backbone.projection
+
+
 def encode_sorted(
     ids: Ids,
     lengths: torch.Tensor,

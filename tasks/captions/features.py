@@ -4,7 +4,7 @@ import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,24 +12,12 @@ import torch
 from torch.nn import functional as F
 
 from models.backbone import Backbone
+from models.examples import CaptionBatch, Captions
 from models.scoring import PackedTokens
-from models.tai_dpt import CaptionBatch
 from tasks import arrow
 from tasks.arrow import Indices, ranges
 from tasks.captions import partitions
-from tasks.captions.encode import Encoded, StoreDtype, encode_sorted
-
-
-class Captions(Protocol):
-    """Encoded captions with labels, read by batch."""
-
-    def __len__(self) -> int:
-        """How many captions there are."""
-        ...
-
-    def batch(self, rows: torch.Tensor, device: torch.device) -> CaptionBatch:
-        """Features and labels of the captions `rows` [B], in that order."""
-        ...
+from tasks.captions.encode import Encoded, StoreDtype, encode_sorted, projection_of
 
 
 def open_captions(
@@ -50,7 +38,7 @@ def open_captions(
 
     """
     if features:
-        return CaptionFeatures(choice, features, classes)
+        return CaptionFeatures(choice, features, classes, backbone)
     return CaptionTokens(choice, classes, backbone, dtype)
 
 
@@ -68,8 +56,11 @@ class _Shard:
 class CaptionFeatures:
     """Stored features, memory-mapped: a batch copies its own rows and keeps no others in memory."""
 
-    def __init__(self, choice: Path, features: Sequence[Path], classes: Sequence[str]) -> None:
+    def __init__(
+        self, choice: Path, features: Sequence[Path], classes: Sequence[str], backbone: Backbone
+    ) -> None:
         self._labels = _Labels(choice, classes)
+        self._projection = projection_of(backbone)
         self._shards: list[_Shard] = []
         self._place = np.zeros((len(self._labels), 2), dtype=np.int64)
         self._lengths = np.zeros(len(self._labels), dtype=np.int64)
@@ -124,7 +115,7 @@ class CaptionFeatures:
             torch.from_numpy(global_).view(kind),
         )
         labels = self._labels.of(rows.numpy())
-        return _batch(encoded, torch.from_numpy(lengths), labels, device)
+        return _batch(encoded, torch.from_numpy(lengths), labels, device, self._projection)
 
 
 class CaptionTokens:
@@ -154,7 +145,8 @@ class CaptionTokens:
         lengths = lengths[back]
         of_rows = torch.from_numpy(ranges(starts, lengths.numpy()))
         encoded = Encoded(ordered.tokens[of_rows], ordered.norms[of_rows], ordered.global_[back])
-        return _batch(encoded, lengths, self._labels.of(rows.numpy()), device)
+        labels = self._labels.of(rows.numpy())
+        return _batch(encoded, lengths, labels, device, projection_of(self._backbone))
 
 
 class _Labels:
@@ -184,12 +176,17 @@ class _Labels:
 
 
 def _batch(
-    encoded: Encoded, lengths: torch.Tensor, labels: torch.Tensor, device: torch.device
+    encoded: Encoded,
+    lengths: torch.Tensor,
+    labels: torch.Tensor,
+    device: torch.device,
+    projection: torch.Tensor | None,
 ) -> CaptionBatch:
     tokens = PackedTokens(
         hidden=encoded.tokens.to(device),
         offsets=F.pad(lengths.cumsum(0), (1, 0)).to(device),
         norms=encoded.norms.to(device),
+        projection=projection,
     )
     # rounding has left them a little off unit length
     unit = F.normalize(encoded.global_.to(device).float(), dim=-1)

@@ -22,6 +22,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch.utils.data import DataLoader, Dataset
 
+from models.backbone import ImageFeatures
 from tasks.backbone.loading import LoadedBackbone, device_of, identity_of, load
 from tasks.errors import InputError
 from tasks.images.image_sets import ENTRIES
@@ -35,6 +36,7 @@ LOG = logging.getLogger("tai")
 IMAGES: Final = "images.parquet"
 REJECTS: Final = "rejects.parquet"
 FEATURES: Final = ("pooled", "pooled_plain", "dense")
+"""As in `ImageFeatures`, in its order."""
 IMAGES_PER_BATCH: Final = 16
 IMAGES_PER_SHARD: Final = 1024
 IMAGES_PER_READ: Final = 128
@@ -104,13 +106,21 @@ def write_image_features(
     return counts, {"images_per_s": round(progress.rate, 2)}
 
 
-def feature_batches(folder: Path) -> Iterator[dict[str, torch.Tensor]]:
-    """Features of a finished stage, in order: pooled, pooled_plain [B, d], dense [B, N, d]."""
+def feature_batches(folder: Path) -> Iterator[ImageFeatures]:
+    """Features of a finished stage in order, as float32, some images at a time."""
+    for shard in feature_shards(folder):
+        for start in range(0, len(shard[FEATURES[0]]), IMAGES_PER_READ):
+            rows = slice(start, start + IMAGES_PER_READ)
+            parts = (torch.from_numpy(np.array(shard[name][rows])) for name in FEATURES)
+            yield ImageFeatures(*parts).to("cpu")
+
+
+def feature_shards(folder: Path) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Features of a finished stage by name and shard, memory-mapped: [B, d] and [B, N, d] fp16."""
     for path in sorted(folder.glob("shard-*.arrow")):
         shard = _shard(path)
-        for start in range(0, shard.num_rows, IMAGES_PER_READ):
-            rows = shard.slice(start, IMAGES_PER_READ)
-            yield {name: _tensor(rows[name]) for name in FEATURES}
+        if shard.num_rows:
+            yield {name: _matrix(shard[name]) for name in FEATURES}
 
 
 @dataclass(frozen=True)
@@ -230,9 +240,9 @@ def _array(features: torch.Tensor) -> pa.Array:
     return array
 
 
-def _tensor(array: pa.Array) -> torch.Tensor:
+def _matrix(array: pa.Array) -> npt.NDArray[Any]:
     shape = [len(array)]
     while pa.types.is_fixed_size_list(array.type):
         shape.append(array.type.list_size)
         array = array.flatten()
-    return torch.from_numpy(np.array(array.to_numpy()).reshape(shape))
+    return array.to_numpy().reshape(shape)  # type: ignore[no-any-return]

@@ -1,10 +1,13 @@
-"""Train stage: prompts tuned on caption features; a killed run goes on from its checkpoint."""
+"""The trainer that all trained methods share: any examples, any schedule, stopped and resumed.
+
+A run that is killed goes on from its checkpoint, in mid-epoch too, to the same final bytes: the
+order of an epoch's examples and all that a step draws come from the seed, the epoch and the step.
+"""
 
 import json
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,92 +15,75 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from models.backbone import Backbone
-from models.losses import loss_on_cosines
-from models.prompts import PromptLearner
-from models.schedule import learning_rate
-from models.tai_dpt import TaIDPT
-from tasks.captions.encode import stores_projection
-from tasks.captions.features import Captions
-from tasks.labels.vocabulary import Vocabulary
-from tasks.profile import TrainSettings
+from models.examples import Examples
+from models.method import Learner, State
 from tasks.progress import Progress
 from tasks.workspace import write_whole
 
-LOG = logging.getLogger("tai")
-PROMPTS: Final = "prompts.safetensors"
-CARD: Final = "card.json"
-HISTORY: Final = "history.json"
 CHECKPOINT: Final = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S: Final = 60.0
-MOMENTUM: Final = 0.9
-WEIGHT_DECAY: Final = 5e-4
+# seeds of epochs and steps lie far apart, so that no two draw the same
+EPOCH_STRIDE: Final = 1_000_003
+STEP_STRIDE: Final = 7_919
 OnEpoch = Callable[[int, Mapping[str, float]], None]
+History = list[dict[str, float]]
 
 
-def write_prompts(
-    features: Captions,
-    vocabulary: Vocabulary,
-    backbone: Backbone,
-    settings: TrainSettings,
+def train(
+    learner: Learner,
+    examples: Examples[Any],
+    rows: torch.Tensor,
     folder: Path,
     *,
     seed: int,
-    card: Mapping[str, Any],
+    device: torch.device,
     on_epoch: OnEpoch,
-    rows: torch.Tensor | None = None,
-) -> dict[str, float]:
-    """Tune TaI-DPT's prompts by SGD and write them, their card and their history to `folder`.
+    name: str = "train",
+) -> tuple[State, History, dict[str, float]]:
+    """Fit a learner to the examples `rows`; the last epoch's state is what counts.
 
-    Captions are all trained on, or those of `rows`. The last epoch is kept. A checkpoint in
-    `folder` is gone on from, with the same final bytes.
+    A checkpoint in `folder` is gone on from; it stays there until `finish` removes it.
+
+    Args:
+        learner: parameters and their loss.
+        examples: what it learns from.
+        rows: [N] which of them.
+        folder: where checkpoints are.
+        seed: of orders and draws.
+        device: where batches are put.
+        on_epoch: hears of each epoch once, also of those before a restart.
+        name: that progress goes by.
 
     Returns:
-        Figures: last loss, steps per second.
+        The state, a row of figures per epoch, and the run's own: last loss, steps per second.
 
     Raises:
         RuntimeError: the loss is not finite.
 
     """
-    device = backbone.device
-    learner = PromptLearner(
-        backbone,
-        vocabulary.prompt_names,
-        contexts=settings.contexts,
-        class_specific=settings.class_specific,
-        position=settings.position,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    # not torch.compile: on a CPU, inductor of torch 2.14 gives prompts that are off by 16 %
-    learner.bf16 = device.type == "cuda"
-    objective = TaIDPT(
-        learner,
-        tokens_are_projected=stores_projection(backbone),
-        kappa=settings.kappa,
-        loss=loss_on_cosines(settings.loss, margin=settings.margin, scale=settings.scale),
-    )
-    rows = torch.arange(len(features)) if rows is None else rows
+    settings = learner.settings
     steps = math.ceil(len(rows) / settings.batch)
-    momentum = torch.zeros_like(learner.context)
-    optimiser = torch.optim.SGD(
-        [learner.context], lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-    )
-    optimiser.state[learner.context]["momentum_buffer"] = momentum
-    history, start, loss_sum = _resume(folder, learner, momentum)
+    optimiser = learner.optimiser()
+    history, start, loss_sum = _resume(folder, learner, optimiser)
     for epoch, figures in enumerate(history):
         on_epoch(epoch, figures)
-    progress = Progress("train", settings.epochs * steps, "steps", start)
+    progress = Progress(name, settings.epochs * steps, "steps", start)
     saved = time.monotonic()
     for epoch in range(len(history), settings.epochs):
-        rate = learning_rate(epoch, epochs=settings.epochs, base=settings.learning_rate)
-        optimiser.param_groups[0]["lr"] = rate
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        order = rows[torch.randperm(len(rows), generator=generator)]
-        batches = order.split(settings.batch)
+        of_epoch = seed * EPOCH_STRIDE + epoch
+        generator = torch.Generator().manual_seed(of_epoch)
+        batches = rows[torch.randperm(len(rows), generator=generator)].split(settings.batch)
+        rate = 0.0
         for step in range(start - epoch * steps, steps):
-            loss = objective(features.batch(batches[step], device))
+            rate = learner.rate(epoch, step, steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            draws = torch.Generator().manual_seed(
+                (seed * EPOCH_STRIDE + epoch) * STEP_STRIDE + step
+            )
+            loss = learner.loss(examples.batch(batches[step], device), draws)
             if not torch.isfinite(loss):
-                raise RuntimeError(f"train: loss {loss.item()} at epoch {epoch}, step {step}")
+                raise RuntimeError(f"{name}: loss {loss.item()} at epoch {epoch}, step {step}")
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -105,71 +91,64 @@ def write_prompts(
             progress.add(1)
             start += 1
             if time.monotonic() - saved > CHECKPOINT_EVERY_S and step + 1 < steps:
-                _save(folder, learner, momentum, history, start, loss_sum)
+                _save(folder, learner, optimiser, history, start, loss_sum)
                 saved = time.monotonic()
         history.append({"loss/train": loss_sum / steps, "learning_rate": rate})
         loss_sum = 0.0
         on_epoch(epoch, history[-1])
-        _save(folder, learner, momentum, history, start, loss_sum)
+        _save(folder, learner, optimiser, history, start, loss_sum)
         saved = time.monotonic()
-    learner.bf16 = False
-    with torch.no_grad():
-        global_prompts, local_prompts = learner()
-    tensors = {
-        "context": learner.context,
-        "global": global_prompts.contiguous(),
-        "local": local_prompts.contiguous(),
-    }
-    write_whole(folder / PROMPTS, save({k: v.detach().cpu() for k, v in tensors.items()}))
-    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    card_text = dict(card) | {"classes": list(vocabulary.classes), "tensors": shapes}
-    write_whole(folder / CARD, json.dumps(card_text, indent=2, ensure_ascii=False) + "\n")
-    write_whole(folder / HISTORY, json.dumps(history, indent=2) + "\n")
-    (folder / CHECKPOINT).unlink()
-    return {"loss/train": history[-1]["loss/train"], "steps_per_s": round(progress.rate, 3)}
+    figures = {"loss/train": history[-1]["loss/train"], "steps_per_s": round(progress.rate, 3)}
+    return learner.state(), history, figures
 
 
-def split_captions(
-    captions: int, templates: int, settings: TrainSettings, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to train on and rows held out, of encoded captions that end with some templates.
-
-    Templates are always trained on. Fewer captions to train on are a subset of more, by seed.
-    """
-    order = torch.randperm(captions - templates, generator=torch.Generator().manual_seed(seed))
-    held_out, left = order.tensor_split([round(settings.held_out * len(order))])
-    chosen = torch.cat([left[: settings.captions], torch.arange(len(order), captions)])
-    return chosen.sort().values, held_out.sort().values
-
-
-def read_prompts(folder: Path) -> torch.Tensor:
-    """[2, C, d] global and local prompts of a finished stage."""
-    with safe_open(folder / PROMPTS, framework="pt") as file:
-        return torch.stack([file.get_tensor("global"), file.get_tensor("local")])
+def finish(folder: Path) -> None:
+    """Remove the checkpoint of a run whose state is written."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _save(
     folder: Path,
-    learner: PromptLearner,
-    momentum: torch.Tensor,
-    history: list[dict[str, float]],
+    learner: Learner,
+    optimiser: torch.optim.Optimizer,
+    history: History,
     step: int,
     loss_sum: float,
 ) -> None:
-    state = {"context": learner.context.detach().cpu(), "momentum": momentum.cpu()}
+    tensors: dict[str, torch.Tensor] = dict(_moments(learner, optimiser))
+    tensors |= {f"parameter/{name}": value for name, value in learner.named_parameters()}
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     progress = {"history": history, "step": step, "loss_sum": loss_sum}
     write_whole(folder / CHECKPOINT, save(state, {"progress": json.dumps(progress)}))
 
 
+def _moments(
+    learner: Learner, optimiser: torch.optim.Optimizer
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """What the optimiser remembers of each parameter: `<parameter>|<key>` and a tensor."""
+    for name, parameter in learner.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            if value is not None:
+                yield f"{name}|{key}", torch.as_tensor(value)
+
+
 def _resume(
-    folder: Path, learner: PromptLearner, momentum: torch.Tensor
-) -> tuple[list[dict[str, float]], int, float]:
-    """History, steps done and the epoch's loss so far, with contexts and momentum as they were."""
+    folder: Path, learner: Learner, optimiser: torch.optim.Optimizer
+) -> tuple[History, int, float]:
+    """History, steps done and the epoch's loss so far; parameters and moments as they were."""
     path = folder / CHECKPOINT
     if not path.is_file():
         return [], 0, 0.0
     with safe_open(path, framework="pt") as file, torch.no_grad():
-        learner.context.copy_(file.get_tensor("context"))
-        momentum.copy_(file.get_tensor("momentum"))
+        named = dict(learner.named_parameters())
+        for entry in file.keys():  # noqa: SIM118
+            tensor = file.get_tensor(entry)
+            parameter, bar, key = entry.partition("|")
+            if not bar:
+                named[entry.removeprefix("parameter/")].copy_(tensor)
+                continue
+            # a count of steps is kept on the CPU, as the optimisers themselves have it
+            place = "cpu" if tensor.ndim == 0 else named[parameter].device
+            optimiser.state[named[parameter]][key] = tensor.to(place)
         progress = json.loads(file.metadata()["progress"])
     return list(progress["history"]), int(progress["step"]), float(progress["loss_sum"])

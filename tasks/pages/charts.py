@@ -1,6 +1,5 @@
 """The report's charts: what they show of a run, in figures and in words."""
 
-import json
 from typing import Any, Final
 
 import duckdb
@@ -10,14 +9,13 @@ import torch
 import sql
 from models.metrics import mean_precision_at_recall
 from tasks import pages
+from tasks.labels.label import LABELS
 from tasks.labels.vocabulary import Vocabulary
-from tasks.methods.trainer import HISTORY
+from tasks.methods.fit import history_of
 from tasks.pages import pictures
 from tasks.results.evaluate import ap_rows, scores_of
 from tasks.results.outcome import Outcome
 
-BASELINE: Final = "zero-shot"
-LABELS: Final = "labels.parquet"
 LARGEST_CHART: Final = 60
 LARGEST_MATRIX: Final = 36
 
@@ -30,8 +28,10 @@ def charts_of(
     `labels` are the set's, [N, C]. What the run lacks (a baseline, training) has no chart.
     """
     charts = []
-    if BASELINE in outcome.evaluations and method != BASELINE:
-        charts.append(_ap_chart(outcome, method, name))
+    places = _places(outcome)
+    baseline = outcome.baseline(name)
+    if baseline is not None and method != baseline:
+        charts.append(_ap_chart(outcome, baseline, method, name))
     curves = {
         each: mean_precision_at_recall(scores_of(stages[name]), labels).numpy()
         for each, stages in outcome.evaluations.items()
@@ -43,27 +43,27 @@ def charts_of(
             "explanation": "Going down the ranking until a share of a class's images is found, "
             "how many of those met are right? Mean over classes, merged scores.",
             "svg": pages.picture(
-                pictures.precision_recall(curves),
+                pictures.precision_recall(curves, places),
                 f"Precision over recall; at half the images found: {middles}",
             ),
         }
     )
-    if outcome.trained:
-        # two methods may use the same prompts: one line for both, in the headline's name
-        ordered = sorted(outcome.trained.items(), key=lambda found: found[0] == method)
-        last_of = {stage.digest: each for each, stage in ordered}
-        histories = {
-            each: json.loads(outcome.trained[each].file(HISTORY).read_text())
-            for each in last_of.values()
-        }
-        first, last = (histories[method][at]["loss/train"] for at in (0, -1))
+    # two methods may share a training: one line for both, in the headline's name
+    ordered = sorted(outcome.fitted.items(), key=lambda found: found[0] == method)
+    last_of = {stage.digest: each for each, stage in ordered}
+    histories = {
+        each: history for each in last_of.values() if (history := history_of(outcome.fitted[each]))
+    }
+    if histories:
+        shown = histories.get(method) or next(iter(histories.values()))
+        first, last = (shown[at]["loss/train"] for at in (0, -1))
         charts.append(
             {
                 "title": "Learning",
-                "explanation": "The ranking loss: how far right classes are from standing clear "
-                "of wrong ones, and the step size by which prompts were moved.",
+                "explanation": "The loss that training lowers, mean over an epoch's steps, and the "
+                "step size by which it is lowered.",
                 "svg": pages.picture(
-                    pictures.training(histories),
+                    pictures.training(histories, places),
                     f"Loss by epoch, from {first:.3g} to {last:.3g}, and the learning rate",
                 ),
             }
@@ -83,15 +83,20 @@ def charts_of(
     return charts
 
 
-def _ap_chart(outcome: Outcome, method: str, name: str) -> dict[str, Any]:
+def _places(outcome: Outcome) -> dict[str, int]:
+    """Place of each method among a chart's colours, in the order of the run."""
+    return {name: place for place, name in enumerate(outcome.evaluations)}
+
+
+def _ap_chart(outcome: Outcome, baseline: str, method: str, name: str) -> dict[str, Any]:
     tables = {}
-    for each in (BASELINE, method):
+    for each in (baseline, method):
         rows = ap_rows(outcome.evaluations[each][name])
         tables[each] = [row for row in rows if row["AP/merged"]]
     # many classes would make a chart nobody reads: the ones that most images show
     common = sorted(tables[method], key=lambda row: -int(row["positives"]))[:LARGEST_CHART]
     labels = [row["class"] for row in common]
-    before = {row["class"]: float(row["AP/merged"]) for row in tables[BASELINE]}
+    before = {row["class"]: float(row["AP/merged"]) for row in tables[baseline]}
     after = [float(row["AP/merged"]) for row in common]
     gains = [value - before[label] for label, value in zip(labels, after, strict=True)]
     better = sum(gain > 0 for gain in gains)
@@ -99,12 +104,12 @@ def _ap_chart(outcome: Outcome, method: str, name: str) -> dict[str, Any]:
     which = f"the {len(labels)} classes that most images show" if is_cut else "every class"
     return {
         "title": "Class by class",
-        "explanation": f"AP of {which}. {better} of them got better than zero-shot CLIP; the "
-        f"largest gain is {labels[int(np.argmax(gains))]}'s, {max(gains):+.1f}, the largest loss "
-        f"{labels[int(np.argmin(gains))]}'s, {min(gains):+.1f}.",
+        "explanation": f"AP of {which}. {better} of them got better than with {baseline}; "
+        f"the largest gain is {labels[int(np.argmax(gains))]}'s, {max(gains):+.1f}, the largest "
+        f"loss {labels[int(np.argmin(gains))]}'s, {min(gains):+.1f}.",
         "svg": pages.picture(
             pictures.ap_by_class(
-                labels, [before[label] for label in labels], after, (BASELINE, method)
+                labels, [before[label] for label in labels], after, (baseline, method)
             ),
             f"AP by class: {better} of {len(labels)} are better with {method}",
         ),

@@ -35,8 +35,6 @@ COLOURS: Final = {
     "#070809": "var(--series-4, #cc79a7)",
 }
 TEXT, FAINT, *SERIES = COLOURS
-# a method looks the same in every picture
-PLACES: Final = {"zero-shot": 0, "tai": 1, "tai-dpt": 2, "linear-probe": 3}
 DASHES: Final = ((0, (1, 1)), (0, (4, 1.5)), (0, ()), (0, (6, 1, 1, 1)), (0, (2, 2)))
 STYLE: Final = {
     "svg.fonttype": "none",
@@ -73,12 +71,15 @@ def ap_by_class(
     return svg[0]
 
 
-def precision_recall(curves: Mapping[str, Numbers]) -> str:
-    """Precision over recall by method, each [L] at evenly spaced recalls 0 to 1."""
+def precision_recall(curves: Mapping[str, Numbers], places: Mapping[str, int]) -> str:
+    """Precision over recall by method, each [L] at evenly spaced recalls 0 to 1.
+
+    `places` says which colour and dashes a method has, so that it looks the same everywhere.
+    """
     with _picture("precision-recall", (WIDTH, 3.6)) as (figure, svg):
         axes = figure.subplots()
         for name, precision in curves.items():
-            _line(axes, np.linspace(0, 100, len(precision)), 100 * precision, name)
+            _line(axes, np.linspace(0, 100, len(precision)), 100 * precision, name, places[name])
         axes.set(
             xlim=(0, 100), ylim=(0, 102), xlabel="recall, percent", ylabel="precision, percent"
         )
@@ -87,14 +88,18 @@ def precision_recall(curves: Mapping[str, Numbers]) -> str:
     return svg[0]
 
 
-def training(histories: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Loss and learning rate by epoch, one line per method."""
+def training(
+    histories: Mapping[str, Sequence[Mapping[str, float]]], places: Mapping[str, int]
+) -> str:
+    """Loss and learning rate by epoch, one line per method; see `precision_recall` on `places`."""
     with _picture("training", (WIDTH, 3.8)) as (figure, svg):
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         for name, history in histories.items():
             epochs = np.arange(1, len(history) + 1)
-            _line(above, epochs, np.array([e["loss/train"] for e in history]), name)
-            _line(below, epochs, np.array([e["learning_rate"] for e in history]), name)
+            _line(above, epochs, np.array([e["loss/train"] for e in history]), name, places[name])
+            _line(
+                below, epochs, np.array([e["learning_rate"] for e in history]), name, places[name]
+            )
         above.set_ylabel("loss")
         below.set_ylabel("learning rate")
         below.set_xlabel("epoch")
@@ -222,10 +227,9 @@ def _pairs(
     figure.legend(loc="outside upper left", ncols=2)
 
 
-def _line(axes: Axes, x: Numbers, y: Numbers, label: str) -> None:
-    place = PLACES.get(label, 3 + len(axes.lines) % 2)
+def _line(axes: Axes, x: Numbers, y: Numbers, label: str, place: int) -> None:
     marker = "o" if len(x) == 1 else None
-    colour, dashes = SERIES[place], DASHES[place]
+    colour, dashes = SERIES[place % len(SERIES)], DASHES[place % len(DASHES)]
     axes.plot(x, y, color=colour, linestyle=dashes, linewidth=2, marker=marker, label=label)
 
 

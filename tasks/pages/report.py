@@ -9,35 +9,37 @@ import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import pyarrow.parquet as pq
 import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 
 import sql
 from models.backbone import Backbone
 from models.metrics import bootstrap_maps, interval
 from tasks import pages
+from tasks.backbone.loading import load
+from tasks.catalogue import method_class
 from tasks.corpus import ingest
 from tasks.images.encode import REJECTS
-from tasks.labels.vocabulary import Vocabulary
-from tasks.methods.trainer import read_prompts
+from tasks.images.labelled import label_matrix
+from tasks.labels.label import LABELS
+from tasks.methods.state import read_state
 from tasks.pages import account, charts, showcase, words
-from tasks.pages.charts import BASELINE, LABELS
-from tasks.profile import ImageSet, Profile
-from tasks.results.evaluate import SCORES, TOP, label_matrix, scores_of
+from tasks.results.evaluate import SCORES, TOP, scores_of
 from tasks.results.outcome import BRANCHES, Outcome
-from tasks.workspace import Stage, write_whole
+from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
+
+if TYPE_CHECKING:
+    from tasks.labels.vocabulary import Vocabulary
+    from tasks.profile import ImageSet, Profile
 
 PAGE: Final = "index.html"
-FOR_SCALE: Final = "linear-probe"
-WHAT: Final = {
-    "zero-shot": "CLIP as it comes, asked for “a photo of a …”",
-    "tai": "global prompts alone, learned from captions",
-    "tai-dpt": "global and local prompts, learned from captions",
-    "linear-probe": "for scale: learned from the true labels of other images",
-}
+KAPPA: Final = 50.0
+"""Local softmax's scale on captions where a method has none of its own (METHODS 1)."""
 CAPTIONS_SHOWN: Final = 8
 ANSWERS_SHOWN: Final = 5
 LISTED: Final = 50
@@ -57,6 +59,7 @@ def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: 
     recipe = recipe_of(
         "report",
         __name__,
+        *(type(profile.method(name)).__module__ for name in profile.run),
         inputs={"stages": digest_of(keys), "vocabulary": vocabulary.digest},
         parameters={"command": command, "profile": profile.flat()},
     )
@@ -82,17 +85,20 @@ def write_report(
         out: folder to write index.html to.
 
     """
-    method = profile.headline
+    method = profile.headline_method
     image_set = profile.images[0]
     scored = _scored(profile, image_set, vocabulary, outcome.evaluations[method][image_set.name])
     understood = scored.understood()
     examples = _examples(outcome)
-    prompts = read_prompts(outcome.trained[method].folder) if method in outcome.trained else None
+    chosen = profile.method(method)
+    local = chosen.class_vectors(read_state(outcome.fitted[method].folder)).get("local")
     maps: list[showcase.Shown] = []
     answers: list[dict[str, Any]] = []
-    if prompts is not None and method == "tai-dpt":
-        maps = showcase.maps(scored, outcome.images[image_set.name].folder, prompts[1])
-        answers = _answers(examples, vocabulary, prompts[1], backbone(), profile.train.kappa)
+    if local is not None:
+        maps = showcase.maps(scored, outcome.images[image_set.name].folder, local)
+    if local is not None and chosen.learns_from == "captions":
+        kappa = float(getattr(chosen.settings, "kappa", KAPPA))
+        answers = _answers(examples, vocabulary, local, backbone(), kappa)
     drawn = charts.charts_of(vocabulary, outcome, method, image_set.name, scored.labels)
     context: dict[str, Any] = {
         "profile": profile,
@@ -151,13 +157,14 @@ def _headline(
         "captions": outcome.choice.counts["captions/selected"] if outcome.choice else 0,
         "gain": None,
     }
-    if BASELINE in profile.methods and method != BASELINE:
-        both = {"ours": scored.scores, "before": scores_of(outcome.evaluations[BASELINE][name])}
+    baseline = outcome.baseline(name)
+    if baseline is not None and method != baseline:
+        both = {"ours": scored.scores, "before": scores_of(outcome.evaluations[baseline][name])}
         maps = bootstrap_maps(both, scored.labels)
-        before = outcome.evaluations[BASELINE][name].figures["mAP/merged"]
+        before = outcome.evaluations[baseline][name].figures["mAP/merged"]
         gain = figures["mAP/merged"] - before
         low, high = interval(maps["ours"] - maps["before"], gain)
-        headline |= {"gain": gain, "gain_low": low, "gain_high": high}
+        headline |= {"baseline": baseline, "gain": gain, "gain_low": low, "gain_high": high}
     return headline
 
 
@@ -168,14 +175,14 @@ def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]
         branch: max(
             stage.figures.get(f"mAP/{branch}", -math.inf)
             for name, stage in found.items()
-            if name != FOR_SCALE
+            if method_class(name).learns_from != "labelled images"
         )
         for branch in BRANCHES
     }
     rows = [
         {
             "method": name,
-            "what": WHAT.get(name, ""),
+            "what": method_class(name).summary,
             "cells": [
                 {
                     "value": stage.figures.get(f"mAP/{branch}"),

@@ -116,7 +116,7 @@ def _dense_rows(features: Path, rows: Sequence[int]) -> dict[int, torch.Tensor]:
     found: dict[int, torch.Tensor] = {}
     start = 0
     for batch in feature_batches(features):
-        count = len(batch["dense"])
-        found |= {row: batch["dense"][row - start] for row in rows if start <= row < start + count}
+        count = len(batch.dense)
+        found |= {row: batch.dense[row - start] for row in rows if start <= row < start + count}
         start += count
     return found

@@ -14,18 +14,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from models.metrics import bootstrap_maps, interval
-from tasks import pages
 from tasks.errors import InputError
-from tasks.pages import pictures
+from tasks.images.labelled import label_matrix
 from tasks.profile import Profile, load_profile
 from tasks.results import track
-from tasks.results.evaluate import SCORES, ap_rows, label_matrix, scores_of
+from tasks.results.evaluate import SCORES, ap_rows, scores_of
 from tasks.results.outcome import found_again
 from tasks.workspace import Stage
 
 LISTED: Final = 10
-MOVED: Final = 8
-LARGEST_CHART: Final = 60
 
 
 @dataclass(frozen=True)
@@ -109,34 +106,6 @@ def moved(images: str, candidates: Sequence[Candidate]) -> list[tuple[str, float
     return sorted(rows, key=lambda row: -row[3])
 
 
-def page(candidates: Sequence[Candidate], found: Sequence[Verdict]) -> str:
-    """The comparison as a page of its own."""
-    sections = []
-    for verdict in found:
-        rows = moved(verdict.images, candidates)
-        # many classes would make a chart nobody reads: those that moved most, either way
-        drawn = sorted(rows, key=lambda row: -abs(row[3]))[:LARGEST_CHART]
-        chart = pictures.ap_by_class(
-            [row[0] for row in drawn],
-            [row[1] for row in drawn],
-            [row[2] for row in drawn],
-            ("first run", "last run"),
-        )
-        better = sum(row[3] > 0 for row in rows)
-        told = f"AP by class: {better} of {len(rows)} are better in {candidates[-1].name}"
-        sections.append(
-            {
-                "verdict": verdict,
-                "chart": pages.picture(chart, told),
-                "gains": [row for row in rows[:MOVED] if row[3] > 0],
-                "losses": [row for row in rows[::-1][:MOVED] if row[3] < 0],
-            }
-        )
-    names = [candidate.name for candidate in candidates]
-    settings = differing(candidates)
-    return pages.render("compare.html", names=names, sections=sections, settings=settings)
-
-
 def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
     head, _, back = name.partition("~")
     if head == "latest" and (back or "0").isdigit() and int(back or 0) < len(runs):
@@ -165,10 +134,10 @@ def _candidate(client: MlflowClient, run: MlflowRun) -> Candidate:
     precisions: dict[str, dict[str, float]] = {}
     for values in table["data"]:
         row = dict(zip(table["columns"], values, strict=True))
-        if row["method"] == profile.headline and row["AP/merged"] not in ("", None):
+        if row["method"] == profile.headline_method and row["AP/merged"] not in ("", None):
             precisions.setdefault(row["images"], {})[row["class"]] = float(row["AP/merged"])
     try:
-        evaluations = found_again(keys).evaluations[profile.headline]
+        evaluations = found_again(keys).evaluations[profile.headline_method]
     except InputError:
         # made in another workspace: its intervals are in its metrics, pairs are not to be had
         evaluations = {}

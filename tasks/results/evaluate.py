@@ -1,5 +1,7 @@
 """Evaluate stage: scores of an image set by branch, AP per class and mAP."""
 
+from __future__ import annotations
+
 import csv
 import json
 import logging
@@ -7,7 +9,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 
-from models.backbone import Backbone
-from models.linear_probe import LinearProbe
+from models.backbone import ImageFeatures
+from models.method import Scores
 from models.metrics import (
     F1,
     LARGEST_WEIGHTS,
@@ -30,14 +34,16 @@ from models.metrics import (
     top_decisions,
     weighted_average_precisions,
 )
-from models.prompts import class_embeddings
-from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
-from models.tai_dpt import image_scores
-from models.templates import PLAIN
 from tasks.errors import InputError
 from tasks.images.encode import IMAGES, feature_batches
-from tasks.labels.vocabulary import Vocabulary
-from tasks.workspace import Stage, write_whole
+from tasks.images.image_sets import ENTRIES
+from tasks.images.labelled import label_matrix
+from tasks.methods.state import read_state
+from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole
+
+if TYPE_CHECKING:
+    from tasks.labels.vocabulary import Vocabulary
+    from tasks.profile import ImageSet, Profile
 
 LOG = logging.getLogger("tai")
 SCORES: Final = "scores.parquet"
@@ -49,53 +55,48 @@ SCORES_AT_ONCE: Final = 2**23
 RESAMPLES: Final = 1000
 FEWEST_RESAMPLES: Final = 20
 RESAMPLED_SCORES: Final = 2**33
-Scorer = Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]]
+Scorer = Callable[[ImageFeatures], Scores]
 
 
-def zero_shot_scorer(backbone: Backbone, vocabulary: Vocabulary) -> Scorer:
-    """Zero-shot CLIP, global and dense (METHODS 2)."""
-    embeddings = class_embeddings(backbone, vocabulary.prompt_names, [PLAIN.format]).cpu()
-    scale = backbone.logit_scale
+@task(name="evaluate", cache_policy=NO_CACHE, task_run_name="evaluate {name} {image_set.name}")
+def evaluate(
+    profile: Profile,
+    vocabulary: Vocabulary,
+    name: str,
+    image_set: ImageSet,
+    listed: Stage,
+    images: Stage,
+    fitted: Stage,
+) -> Stage:
+    """Scores and mAP of a fitted method on one image set."""
+    method = profile.method(name)
 
-    def score(features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        of_global = global_scores(features["pooled"].float(), embeddings)
-        of_local = dense_zero_shot_scores(features["dense"].float(), embeddings, scale)
-        return {
-            "global": of_global,
-            "local": of_local,
-            "merged": merged_scores(of_global, of_local),
-        }
+    def work(out: Path) -> Result:
+        state = read_state(fitted.folder)
 
-    return score
+        def score(features: ImageFeatures) -> Scores:
+            return method.score_images(state, features, image_set.kappa)
 
+        entries = listed.file(ENTRIES)
+        return Result(*write_scores(entries, images.folder, score, vocabulary, out))
 
-def prompt_scorer(prompts: torch.Tensor, kappa: float) -> Scorer:
-    """TaI-DPT's prompts [2, C, d] (METHODS 1)."""
-
-    def score(features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        of_global, dense = features["pooled_plain"].float(), features["dense"].float()
-        return image_scores(of_global, dense, prompts, kappa)
-
-    return score
-
-
-def global_prompt_scorer(prompts: torch.Tensor) -> Scorer:
-    """TaI: the global ones of TaI-DPT's prompts [2, C, d]; each kind has a loss of its own."""
-
-    def score(features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        of_global = global_scores(features["pooled_plain"].float(), prompts[0])
-        return {"global": of_global, "merged": of_global}
-
-    return score
-
-
-def probe_scorer(probe: LinearProbe) -> Scorer:
-    """Logits of a linear probe, which looks at global and dense features at once."""
-
-    def score(features: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {"merged": probe.scores(features["pooled"].float(), features["dense"].float())}
-
-    return score
+    recipe = recipe_of(
+        "evaluate",
+        __name__,
+        type(method).__module__,
+        inputs={
+            "image-set": listed.digest,
+            "images": images.digest,
+            "vocabulary": vocabulary.digest,
+            "fitted": fitted.digest,
+        },
+        parameters={
+            "method": name,
+            "settings": method.settings.model_dump(mode="json"),
+            "kappa": image_set.kappa,
+        },
+    )
+    return run_stage(recipe, work)
 
 
 def write_scores(
@@ -153,21 +154,6 @@ def write_scores(
     return counts, metrics
 
 
-def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
-    """[N, C] int8 of a table with `classes` and `ignored`: 1 shown, 0 not shown, -1 ignored.
-
-    Names that are no class are left out.
-    """
-    labels = torch.zeros(listed.num_rows, len(classes), dtype=torch.int8)
-    for mark, column in ((-1, "ignored"), (1, "classes")):
-        lists = listed[column].combine_chunks()
-        columns = pc.index_in(lists.flatten(), value_set=pa.array(classes, pa.string()))
-        is_class = pc.is_valid(columns)
-        rows = lists.value_parent_indices().filter(is_class).to_numpy()
-        labels.numpy()[rows, columns.filter(is_class).to_numpy()] = mark
-    return labels
-
-
 def scores_of(evaluation: Stage) -> torch.Tensor:
     """[N, C] merged scores of a finished stage, a row per scored image."""
     column = pq.read_table(evaluation.file(SCORES), columns=["merged"])["merged"].combine_chunks()
@@ -201,7 +187,7 @@ def _score(
     scores: dict[str, torch.Tensor] = {}
     start = 0
     for features in feature_batches(images):
-        stop = start + len(features["pooled"])
+        stop = start + len(features.pooled)
         for branch, of_batch in scorer(features).items():
             if branch not in scores:
                 file = np.memmap(folder / branch, np.float32, "w+", shape=shape)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tasks.catalogue import method_class
 from tasks.workspace import Stage, find_stage
 
 BRANCHES: Final = ("global", "local", "merged")
-"""What an evaluation scores: the global branch, the local one, and both (METHODS 1)."""
+"""What methods score by, where they have it: the global branch, the local one, both (METHODS 1)."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Outcome:
     """The captions to learn from; None where no method does."""
     features: tuple[Stage, ...]
     """Their features by partition; none where captions are encoded anew for each step."""
-    trained: dict[str, Stage]
-    """Prompts by method."""
+    fitted: dict[str, Stage]
+    """The state of each method."""
     listed: dict[str, Stage]
     """What the images show, by image set."""
     images: dict[str, Stage]
@@ -31,6 +32,17 @@ class Outcome:
     """Scores by method and image set."""
     thresholds: Stage | None = None
     """On the first image set's scores by the headline method, where captions were held out."""
+
+    def baseline(self, images: str) -> str | None:
+        """The method of highest merged mAP on an image set among those that learn from nothing."""
+        untrained = [
+            name for name in self.evaluations if method_class(name).learns_from == "nothing"
+        ]
+        return max(
+            untrained,
+            key=lambda name: self.evaluations[name][images].figures["mAP/merged"],
+            default=None,
+        )
 
     def keys(self) -> dict[str, Any]:
         """Keys of the stages, by which `found_again` finds them."""
@@ -43,7 +55,7 @@ class Outcome:
             "labels": [stage.folder.name for stage in self.labels],
             "choice": self.choice.folder.name if self.choice else None,
             "features": [stage.folder.name for stage in self.features],
-            "trained": keys_of(self.trained),
+            "fitted": keys_of(self.fitted),
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
             "evaluations": {name: keys_of(stages) for name, stages in self.evaluations.items()},
@@ -57,7 +69,7 @@ class Outcome:
         found += list(zip(files, self.labels, strict=True))
         found += [("captions", self.choice)] if self.choice else []
         found += [(f"captions, part {n}", stage) for n, stage in enumerate(self.features, start=1)]
-        found += [*self.trained.items(), *self.listed.items(), *self.images.items()]
+        found += [*self.fitted.items(), *self.listed.items(), *self.images.items()]
         for method, of_method in self.evaluations.items():
             found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
         found += [("classes", self.thresholds)] if self.thresholds else []
@@ -75,7 +87,7 @@ def found_again(keys: Mapping[str, Any]) -> Outcome:
         labels=tuple(find_stage("label", key) for key in keys["labels"]),
         choice=find_stage("choose", keys["choice"]) if keys.get("choice") else None,
         features=tuple(find_stage("encode", key) for key in keys["features"]),
-        trained=all_of("train", keys["trained"]),
+        fitted=all_of("fit", keys["fitted"]),
         listed=all_of("image-set", keys["listed"]),
         images=all_of("images", keys["images"]),
         evaluations={

@@ -1,84 +1,26 @@
-"""The paper's studies: one setting varied, everything else as the profile has it."""
+"""Studies: one setting of a method varied, everything else as the profile has it."""
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from tasks import pages
+from models.method import Study
+from tasks.catalogue import catalogue
 from tasks.errors import InputError
-from tasks.pages import pictures
 from tasks.profile import Profile
 from tasks.results.outcome import Outcome
 
 
-@dataclass(frozen=True)
-class Study:
-    """One question to the method, and the settings that answer it."""
-
-    name: str
-    question: str
-    axis: str
-    """What the variants are variants of."""
-    variants: Mapping[str, Mapping[str, Any]]
-    """Changes to the profile by dotted name, by the variant's name in tables and figures."""
-    seeds: int
-    """Seeds where one asks for none: more where the variants are near each other."""
-
-
-STUDIES: Final = {
-    study.name: study
-    for study in (
-        Study(
-            "losses",
-            "Which loss?",
-            "loss",
-            {loss: {"train.loss": loss} for loss in ("bce", "asl", "ranking")},
-            1,
-        ),
-        Study(
-            "captions",
-            "How many captions, without template sentences?",
-            "captions",
-            {
-                str(count): {"train.captions": count, "captions.templates": False}
-                for count in (250, 1000, 4000)
-            },
-            3,
-        ),
-        Study(
-            "prompts",
-            "Global prompts alone, or local ones too?",
-            "prompts",
-            {"single": {"methods": ["tai"]}, "double": {"methods": ["tai-dpt"]}},
-            1,
-        ),
-        Study(
-            "sharing",
-            "Contexts of all classes together, or each class's own?",
-            "contexts",
-            {
-                "shared": {"train.class_specific": False},
-                "class-specific": {"train.class_specific": True},
-            },
-            1,
-        ),
-        Study(
-            "length",
-            "How many context tokens?",
-            "context tokens M",
-            {str(count): {"train.contexts": count} for count in (2, 4, 8, 16, 32)},
-            1,
-        ),
-        Study(
-            "position",
-            "Where does the class name stand?",
-            "class name",
-            {place: {"train.position": place} for place in ("front", "middle", "end")},
-            1,
-        ),
-    )
-}
+@functools.cache
+def studies() -> dict[str, tuple[Study, str]]:
+    """All methods' studies by name, each with the method that it is about."""
+    return {
+        study.name: (study, name)
+        for name, method in catalogue().items()
+        for study in method.studies
+    }
 
 
 @dataclass(frozen=True)
@@ -102,23 +44,23 @@ class Row:
 
 def chosen_studies(names: Sequence[str]) -> list[Study]:
     """Studies by name, or all of them; InputError for one that is not there."""
-    unknown = [name for name in names if name not in STUDIES]
+    known = studies()
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"study {unknown[0]!r} is unknown: there are {', '.join(STUDIES)}")
-    return [STUDIES[name] for name in names or STUDIES]
+        raise InputError(f"study {unknown[0]!r} is unknown: there are {', '.join(known)}")
+    return [known[name][0] for name in names or known]
 
 
 def settings_of(study: Study, variant: str, seed: int) -> dict[str, Any]:
-    """Changes to the profile for one run of a study: one learned method, nothing to compare to."""
-    return {"methods": ["tai-dpt"], "seed": seed, **study.variants[variant]}
+    """Changes to the profile for one run of a study: its method alone, nothing to compare to."""
+    _, method = studies()[study.name]
+    return {"run": [method], "headline": None, "seed": seed, **study.variants[variant]}
 
 
 def maps_of(profile: Profile, outcome: Outcome) -> dict[str, float]:
-    """Merged mAP, percent, by image set, of the run's learned method."""
-    found = outcome.evaluations[profile.headline]
-    # global prompts alone have no local branch to be merged with
-    branch = "global" if profile.headline == "tai" else "merged"
-    return {name: stage.figures[f"mAP/{branch}"] for name, stage in found.items()}
+    """Merged mAP, percent, by image set, of the run's method."""
+    found = outcome.evaluations[profile.headline_method]
+    return {name: stage.figures["mAP/merged"] for name, stage in found.items()}
 
 
 def table_of(study: Study, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Row]:
@@ -129,22 +71,3 @@ def table_of(study: Study, found: Mapping[str, Sequence[Mapping[str, float]]]) -
         for images in names
         for variant in study.variants
     ]
-
-
-def page_of(study: Study, profile: Profile, rows: Sequence[Row], command: str) -> str:
-    """The study as a page: its question, a figure, a table."""
-    sets = list(dict.fromkeys(row.images for row in rows))
-    values = {name: [row.values for row in rows if row.images == name] for name in sets}
-    best = {name: max(row.mean for row in rows if row.images == name) for name in sets}
-    told = "; ".join(f"{row.images}, {row.variant}: {row.mean:.1f}" for row in rows)
-    return pages.render(
-        "study.html",
-        study=study,
-        profile=profile,
-        rows=rows,
-        best=best,
-        command=command,
-        figure=pages.picture(
-            pictures.study(list(study.variants), values, study.axis), f"mAP by {study.axis}: {told}"
-        ),
-    )

@@ -6,38 +6,95 @@ standardised by class, held-out captions choose the one threshold of highest F1,
 threshold stands where as large a share of all scores lies above it. No image's label is needed.
 """
 
+from __future__ import annotations
+
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.parquet as pq
 import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
 
-from models.backbone import Backbone
+from models.method import Method
 from models.metrics import best_thresholds, f1_scores
-from models.scoring import global_scores, merged_scores, packed_local_scores
-from tasks.captions.encode import stores_projection
-from tasks.captions.features import Captions
-from tasks.results.evaluate import SCORES, label_matrix, scores_of
-from tasks.workspace import Stage, write_whole
+from tasks.backbone.loading import identity_of, load
+from tasks.captions.choose import templates_in
+from tasks.images.labelled import label_matrix
+from tasks.methods.fit import Lesson, open_lesson, split_captions
+from tasks.methods.state import read_state
+from tasks.results.evaluate import SCORES, scores_of
+from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
+
+if TYPE_CHECKING:
+    from models.examples import Captions
+    from models.method import State
+    from tasks.labels.vocabulary import Vocabulary
+    from tasks.profile import Profile
+    from tasks.results.outcome import Outcome
 
 THRESHOLDS: Final = "thresholds.json"
 CAPTIONS_PER_BATCH: Final = 512
 
 
+@task(name="thresholds", cache_policy=NO_CACHE)
+def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> Outcome:
+    """The outcome with thresholds on the first image set, where captions were held out."""
+    name = profile.headline_method
+    method, fitted, choice = profile.method(name), outcome.fitted[name], outcome.choice
+    if choice is None or not fitted.counts.get("captions/held_out") or not scores_captions(method):
+        return outcome
+    evaluation = outcome.evaluations[name][profile.images[0].name]
+
+    def work(out: Path) -> Result:
+        captions = open_lesson(profile, vocabulary, Lesson(choice, outcome.features))
+        templates = templates_in(choice)
+        _, rows = split_captions(len(captions), templates, profile.captions, profile.seed)
+        device = load(profile).backbone.device
+        state = {key: each.to(device) for key, each in read_state(fitted.folder).items()}
+        held_out = caption_scores(captions, rows, method, state, device)
+        return Result(*write_thresholds(held_out, evaluation, vocabulary.classes, out))
+
+    recipe = recipe_of(
+        "thresholds",
+        __name__,
+        type(method).__module__,
+        inputs={
+            "choice": choice.digest,
+            "features": digests_of(outcome.features),
+            "fitted": fitted.digest,
+            "evaluation": evaluation.digest,
+            "backbone": identity_of(profile),
+        },
+        parameters={
+            "method": name,
+            "settings": method.settings.model_dump(mode="json"),
+            "held_out": profile.captions.held_out,
+            "seed": profile.seed,
+        },
+    )
+    return replace(outcome, thresholds=run_stage(recipe, work))
+
+
+def scores_captions(method: Method) -> bool:
+    """Whether a method scores captions, by which thresholds can be chosen."""
+    return method.owner("score_captions") is not Method
+
+
 @torch.inference_mode()
 def caption_scores(
-    captions: Captions, rows: torch.Tensor, prompts: torch.Tensor, backbone: Backbone, kappa: float
+    captions: Captions, rows: torch.Tensor, method: Method, state: State, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Merged scores [N, C] and labels [N, C] of the captions `rows`."""
-    projection = None if stores_projection(backbone) else backbone.projection
     scores, labels = [], []
-    prompts = prompts.to(backbone.device)
     for some in rows.split(CAPTIONS_PER_BATCH):
-        batch = captions.batch(some, backbone.device)
-        of_global = global_scores(batch.global_, prompts[0])
-        of_local = packed_local_scores(batch.tokens, prompts[1], projection, kappa)
-        scores.append(merged_scores(of_global, of_local).cpu())
+        batch = captions.batch(some, device)
+        found = method.score_captions(state, batch)
+        if found is None:
+            raise ValueError(f"{method.name} scores no captions")
+        scores.append(found["merged"].cpu())
         labels.append(batch.labels.cpu())
     return torch.cat(scores), torch.cat(labels)
 

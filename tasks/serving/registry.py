@@ -21,11 +21,11 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 from PIL import Image
 
+from tasks.code import ROOT
 from tasks.errors import InputError
 from tasks.profile import Profile
 from tasks.results.outcome import Outcome
 from tasks.results.track import Run, tracking_uri
-from tasks.workspace import ROOT
 
 LOG = logging.getLogger("tai")
 BEST: Final = "best"
@@ -46,31 +46,35 @@ SIGNATURE: Final = ModelSignature(
 
 
 def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
-    """Log a method's prompts as a model, register it under the profile's name, move the alias.
+    """Log a fitted method as a model, register it under the profile's name, move the alias.
 
     Returns:
-        `models:/<name>/<version>`; the same prompts are registered once.
+        `models:/<name>/<version>`; the same state is registered once.
 
     """
     from tasks.results.thresholds import THRESHOLDS
     from tasks.serving.tagger import write_tagger
 
-    name, trained = f"tai-{profile.name}", outcome.trained[method]
+    name, fitted = f"tai-{profile.name}", outcome.fitted[method]
     first = profile.images[0].name
     tags = {
-        "prompts": trained.digest,
+        "method": method,
+        "state": fitted.digest,
         "images": f"{outcome.listed[first].digest[:32]}+{outcome.images[first].digest[:32]}",
         "mAP/merged": repr(outcome.evaluations[method][first].figures["mAP/merged"]),
     }
     versions = _versions(run.client, name)
-    known = [each for each in versions if each.tags.get("prompts") == trained.digest]
+    known = [
+        each
+        for each in versions
+        if (each.tags.get("method"), each.tags.get("state")) == (method, fitted.digest)
+    ]
     if not known:
         chosen = outcome.thresholds
         thresholds = chosen.file(THRESHOLDS) if chosen else None
         with tempfile.TemporaryDirectory() as folder:
-            write_tagger(
-                trained.folder, profile.images[0].kappa, thresholds, Path(folder) / "tagger"
-            )
+            kappa, target = profile.images[0].kappa, Path(folder) / "tagger"
+            write_tagger(fitted.folder, profile.method(method), kappa, thresholds, target)
             save_model(Path(folder))
             run.client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
         source = f"{run.client.get_run(run.run_id).info.artifact_uri}/{MODEL}"
@@ -106,7 +110,7 @@ def best_version(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def tagger_folder(model: str) -> Path:
-    """Folder with the prompts of `name@alias` or `name/version`, or the folder that it names.
+    """Folder with the fitted method of `name@alias` or `name/version`, or the folder that it names.
 
     Raises:
         InputError: there is no such model or folder.
@@ -125,7 +129,7 @@ def tagger_folder(model: str) -> Path:
         else:
             raise InputError(
                 f"model {model!r}: expected name@alias, name/version or a folder that holds "
-                "prompts.safetensors and card.json"
+                "state.safetensors and card.json"
             )
         folder = mlflow.artifacts.download_artifacts(
             artifact_uri=f"{version.source}/artifacts/tagger"
@@ -133,7 +137,7 @@ def tagger_folder(model: str) -> Path:
     except MlflowException as error:
         raise InputError(
             f"model {model!r}: neither registered nor a folder; run flows.tai first, or name a "
-            f"folder of prompts ({error.message})"
+            f"folder with state.safetensors and card.json ({error.message})"
         ) from error
     return Path(folder)
 
@@ -142,7 +146,7 @@ def save_model(folder: Path) -> None:
     """Write an MLflow model of the tagger in `folder`/tagger to `folder`/model, with its code."""
     mlflow.pyfunc.save_model(
         folder / MODEL,
-        python_model=str(ROOT / "tasks" / "served.py"),
+        python_model=str(ROOT / "tasks" / "serving" / "served.py"),
         artifacts={"tagger": str(folder / "tagger")},
         code_paths=[str(ROOT / package) for package in ("tasks", "models", "sql")],
         signature=SIGNATURE,

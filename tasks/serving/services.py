@@ -15,8 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from tasks.code import ROOT
 from tasks.results.track import HOST, mlflow_port, mlflow_ui, tracking_uri
-from tasks.workspace import ROOT, home
+from tasks.workspace import home
 
 PATIENCE_S = 120.0
 BIN = Path(sys.executable).parent

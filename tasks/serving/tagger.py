@@ -1,4 +1,4 @@
-"""The product of a run: a frozen CLIP with its prompts, that tags images."""
+"""The product of a run: a frozen CLIP and a fitted method, that tags images."""
 
 import io
 import json
@@ -13,29 +13,32 @@ from typing import Any, Final
 import torch
 from PIL import Image
 
-from models.tai_dpt import image_scores
+from models.method import Method
 from tasks.backbone.loading import LoadedBackbone, load_backbone
 from tasks.errors import InputError
 from tasks.images.encode import LARGEST_PIXELS
-from tasks.methods.trainer import CARD, PROMPTS, read_prompts
+from tasks.methods.state import CARD, STATE, Fitted, read_fitted
 from tasks.workspace import write_whole
 
 TOP: Final = 3
 KAPPA: Final = 40.0
-"""Local softmax's scale on images where the prompts' card says nothing (METHODS 1)."""
+"""Local softmax's scale on images where the card says nothing (METHODS 1)."""
 
 
 @dataclass(frozen=True)
 class Tagger:
-    """Prompts and the CLIP that they were tuned for."""
+    """A fitted method and the CLIP that it was fitted for."""
 
     loaded: LoadedBackbone
-    prompts: torch.Tensor
-    """[2, C, d] global and local."""
-    classes: tuple[str, ...]
+    fitted: Fitted
     kappa: float
     thresholds: torch.Tensor | None
     """[C] scores from which on a class is said to be there; None if no captions were held out."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the C classes."""
+        return self.fitted.classes
 
     def tags(self, scores: torch.Tensor, top: int | None) -> list[dict[str, Any]]:
         """Classes of an image with scores [C], best first, as label and score.
@@ -60,9 +63,9 @@ class Tagger:
         device = self.loaded.backbone.device
         batch = torch.stack(list(images)).to(device, memory_format=torch.channels_last)
         with torch.inference_mode():
-            features = self.loaded.backbone.encode_images(batch)
-            plain, dense = features.pooled_plain.float(), features.dense.float()
-            branches = image_scores(plain, dense, self.prompts.to(device), self.kappa)
+            features = self.loaded.backbone.encode_images(batch).to(device)
+            state = {name: tensor.to(device) for name, tensor in self.fitted.state.items()}
+            branches = self.fitted.method.score_images(state, features, self.kappa)
         return branches["merged"].cpu()
 
     def read(self, sources: Sequence[Path | bytes]) -> list[torch.Tensor | str]:
@@ -72,7 +75,7 @@ class Tagger:
 
 
 def load_tagger(folder: Path, device: str) -> Tagger:
-    """The tagger of a folder with prompts.safetensors and card.json, as training leaves them.
+    """The tagger of a folder with a fitted method, as the fit stage or `write_tagger` leave it.
 
     Model and weights that the card names by file are looked for in the folder first.
 
@@ -80,43 +83,42 @@ def load_tagger(folder: Path, device: str) -> Tagger:
         InputError: a file is missing or is not what it must be.
 
     """
+    fitted = read_fitted(folder)
+    card, path = fitted.card, folder / CARD
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        prompts = read_prompts(folder)
-        chosen, classes = dict(card["backbone"]), tuple(str(label) for label in card["classes"])
-    except OSError as error:
-        raise InputError(
-            f"{folder}: expected {PROMPTS} and {CARD}, as training leaves them: {error}"
-        ) from error
+        chosen = dict(card["backbone"])
+        for field in ("model", "pretrained"):
+            if chosen[field] and (folder / Path(chosen[field]).name).is_file():
+                chosen[field] = str(folder / Path(chosen[field]).name)
+        kappa = float(card.get("kappa", KAPPA))
+        thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / CARD}: not a card of prompts: {error}") from error
-    for field in ("model", "pretrained"):
-        if chosen[field] and (folder / Path(chosen[field]).name).is_file():
-            chosen[field] = str(folder / Path(chosen[field]).name)
+        raise InputError(f"{path}: not a fitted method's card: {error}") from error
     loaded = load_backbone(**chosen, device=device)
-    if prompts.shape[1:] != (len(classes), loaded.backbone.dim):
-        raise InputError(
-            f"{folder / PROMPTS}: prompts of shape {tuple(prompts.shape)}; expected "
-            f"{len(classes)} classes in the {loaded.backbone.dim} dimensions of {chosen['model']}"
-        )
-    thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
-    return Tagger(loaded, prompts, classes, float(card.get("kappa", KAPPA)), thresholds)
+    try:
+        fitted.method.check_state(fitted.state, len(fitted.classes), loaded.backbone.dim)
+    except ValueError as error:
+        raise InputError(f"{folder / STATE}: {error}, for {chosen['model']}") from error
+    return Tagger(loaded, fitted, kappa, thresholds)
 
 
-def write_tagger(trained: Path, kappa: float, thresholds: Path | None, out: Path) -> None:
-    """Copy a train stage's prompts, and all else that they need to work elsewhere, to `out`.
+def write_tagger(
+    fitted: Path, method: Method, kappa: float, thresholds: Path | None, out: Path
+) -> None:
+    """Copy a fit stage's state, and all else that it needs to work elsewhere, to `out`.
 
     `thresholds` is a file of scores by class.
     """
     out.mkdir(parents=True, exist_ok=True)
-    card: dict[str, Any] = json.loads((trained / CARD).read_text(encoding="utf-8"))
-    shutil.copyfile(trained / PROMPTS, out / PROMPTS)
+    card: dict[str, Any] = json.loads((fitted / CARD).read_text(encoding="utf-8"))
+    shutil.copyfile(fitted / STATE, out / STATE)
     for field in ("model", "pretrained"):
         source = Path(card["backbone"][field])
         if card["backbone"][field] and source.is_file():
             shutil.copyfile(source, out / source.name)
             card["backbone"][field] = source.name
-    card["kappa"] = kappa
+    # a stage may serve several methods
+    card |= {"method": method.name, "summary": method.summary, "kappa": kappa}
     if thresholds:
         by_class = json.loads(thresholds.read_text(encoding="utf-8"))
         card["thresholds"] = [by_class[label] for label in card["classes"]]

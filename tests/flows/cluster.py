@@ -9,7 +9,7 @@ import sys
 from distributed import LocalCluster
 
 from flows.corpus import corpus
-from flows.prompts import encode_captions
+from flows.fit import encode_captions
 from tasks.profile import load_profile
 from tests.tasks.road import choose
 

@@ -10,7 +10,8 @@ from tests.flows.command import run_python
 
 def test_a_study_is_a_run_with_a_nested_one_per_variant(tmp_path: Path) -> None:
     asked = ["position", "--seeds", "1", "--profile", "tests/small/small.toml"]
-    done = run_python(tmp_path, "-m", "flows.ablations", *asked, "--set", "train.epochs=1")
+    once = "methods.tai-dpt.epochs=1"
+    done = run_python(tmp_path, "-m", "flows.ablations", *asked, "--set", once)
     assert done.returncode == 0, done.stderr
     page = tmp_path / "ablations" / "position-small.html"
     assert f"see it: {page}" in done.stdout
@@ -26,7 +27,7 @@ def test_a_study_is_a_run_with_a_nested_one_per_variant(tmp_path: Path) -> None:
         assert f"{score:.1f}" in text
         assert variant in text
     # what is shown is what was typed
-    assert " ".join(["python -m flows.ablations", *asked, "--set train.epochs=1"]) in text
+    assert " ".join(["python -m flows.ablations", *asked, f"--set {once}"]) in text
 
 
 def test_an_unknown_study_is_one_sentence(tmp_path: Path) -> None:

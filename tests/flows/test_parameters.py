@@ -1,7 +1,7 @@
 """What Prefect takes as a flow's parameters: a name or a whole profile, with a form drawn of it."""
 
 from flows.corpus import corpus
-from flows.prompts import prompts
+from flows.fit import fit
 from flows.tai import tai
 from tasks.profile import Profile, load_profile
 
@@ -14,7 +14,7 @@ def test_a_profile_is_a_name_or_all_its_settings() -> None:
         assert given == demo
     rest = {"corpora": [], "labels": [], "mlflow_run": "1"}
     # what a launched deployment gets is JSON
-    launched = prompts.validate_parameters({"profile": demo.model_dump(mode="json"), **rest})
+    launched = fit.validate_parameters({"profile": demo.model_dump(mode="json"), **rest})
     assert launched["profile"] == demo
 
 

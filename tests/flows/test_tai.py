@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.compare import compare
-from tasks import stages
+from flows.doors import check
 from tasks.errors import InputError
 from tasks.profile import load_profile
 from tasks.serving import registry
@@ -20,6 +20,7 @@ from tasks.serving import registry
 from .command import ROOT, run_python
 
 SMALL = "tests/small"
+EPOCHS = "methods.tai-dpt.epochs"
 
 
 def tai(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +34,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     shutil.copytree(ROOT / SMALL, copy)
     (copy / "images" / "000002.png").write_bytes(b"no image at all")
     done = tai(
-        home, "--profile", f"{SMALL}/small.toml", "--data", str(copy), "--set", "train.epochs=2"
+        home,
+        "--profile",
+        f"{SMALL}/small.toml",
+        "--data",
+        str(copy),
+        "--set",
+        "methods.tai-dpt.epochs=2",
     )
     assert done.returncode == 0, done.stderr
     return home, done.stdout + done.stderr
@@ -68,10 +75,10 @@ def test_mlflow_has_the_run_and_one_per_method(small: tuple[Path, str]) -> None:
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "tai-flows"]
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"tai small train.epochs=2", "zero-shot", "tai-dpt"}
-    parent, trained = runs["tai small train.epochs=2"], runs["tai-dpt"]
+    assert set(runs) == {f"tai small {EPOCHS}=2", "zero-shot", "tai-dpt"}
+    parent, trained = runs[f"tai small {EPOCHS}=2"], runs["tai-dpt"]
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert parent.data.params["train.epochs"] == "2"
+    assert parent.data.params[EPOCHS] == "2"
     assert parent.data.metrics["captions/read"] == 160
     losses = client.get_metric_history(trained.info.run_id, "loss/train")
     assert [metric.step for metric in losses] == [0, 1]
@@ -82,8 +89,8 @@ def test_mlflow_has_the_run_and_one_per_method(small: tuple[Path, str]) -> None:
         assert run.info.status == "FINISHED"
         assert all(entry.dataset.digest for entry in run.inputs.dataset_inputs)
         assert run.inputs.dataset_inputs
-    artifacts = {entry.path for entry in client.list_artifacts(trained.info.run_id, "prompts")}
-    assert artifacts == {"prompts/prompts.safetensors", "prompts/card.json"}
+    artifacts = {entry.path for entry in client.list_artifacts(trained.info.run_id, "state")}
+    assert artifacts == {"state/state.safetensors", "state/card.json"}
     assert {entry.path for entry in client.list_artifacts(parent.info.run_id)} == {
         "ap.json",
         "config.json",
@@ -117,7 +124,7 @@ def test_scores_give_the_reported_map(small: tuple[Path, str]) -> None:
     ("arguments", "message"),
     [
         (["--profile", "coco-minni"], "did you mean 'coco-mini'?"),
-        (["--set", "train.epoch=3"], "field 'train.epoch'"),
+        (["--set", "methods.tai-dpt.epoch=3"], "field 'methods.tai-dpt.epoch'"),
         (["--profile", f"{SMALL}/small.toml", "--set", "sources.0.path=nothing.json"], "no file"),
     ],
 )
@@ -145,7 +152,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message
 def test_the_door_names_the_field_or_file(setting: str, value: str, message: str) -> None:
     profile = load_profile(str(ROOT / SMALL / "small.toml"), {setting: value})
     with pytest.raises(InputError, match=message):
-        stages.check.fn(profile)
+        check(profile)
 
 
 def test_the_best_model_is_registered_and_tags_paths_and_bytes(
@@ -185,7 +192,7 @@ def test_runs_are_compared_by_name(
 ) -> None:
     home, _ = small
     monkeypatch.setenv("TAI_HOME", str(home))
-    page = compare(["latest", "tai small train.epochs=2"])
+    page = compare(["latest", f"tai small {EPOCHS}=2"])
     shown = capsys.readouterr().out
     assert "all settings are the same" in shown
     assert "No clear winner" in shown

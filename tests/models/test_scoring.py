@@ -58,9 +58,10 @@ def test_packed_scores_are_the_padded_ones(
     hidden, projection = normal(total, 6), normal(6, 6, seed=3)
     projected = hidden if is_projected else hidden @ projection
     offsets = torch.tensor([0, *lengths]).cumsum(0)
-    packed = PackedTokens(hidden, offsets, projected.norm(dim=-1))
+    given = None if is_projected else projection
+    packed = PackedTokens(hidden, offsets, projected.norm(dim=-1), given)
     prompts = normal(3, 6, seed=4).requires_grad_()
-    found = packed_local_scores(packed, prompts, None if is_projected else projection, kappa)
+    found = packed_local_scores(packed, prompts, kappa)
     expected = torch.cat(
         [local_scores(part[None], prompts, kappa) for part in projected.split(lengths)]
     )

@@ -2,57 +2,74 @@
 
 import json
 
-from tasks import stages
+from flows.doors import check, check_captions
+from tasks.captions.choose import choose_captions
+from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.corpus.ingest import ingest_captions
+from tasks.corpus.sources import caption_files
+from tasks.images.encode import encode_images
+from tasks.images.image_sets import list_images
+from tasks.labels.label import label_captions
+from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile, load_profile
+from tasks.results.evaluate import evaluate
 from tasks.results.outcome import Outcome
 from tasks.workspace import Stage
 
 
 def choose(profile: Profile) -> tuple[list[Stage], list[Stage], Stage]:
     """A profile's corpora, their labels, and the captions chosen of them."""
-    vocabulary = stages.check_captions.fn(profile)
-    corpora = [stages.ingest_file.fn(*found) for found in stages.caption_files(profile)]
-    labels = [stages.label_captions.fn(corpus, vocabulary) for corpus in corpora]
-    return corpora, labels, stages.choose_captions.fn(profile, vocabulary, corpora, labels)
+    vocabulary = check_captions(profile)
+    corpora = [ingest_captions.fn(*found) for found in caption_files(profile)]
+    labels = [label_captions.fn(corpus, vocabulary) for corpus in corpora]
+    return corpora, labels, choose_captions.fn(profile, vocabulary, corpora, labels)
 
 
 def encode_all(profile: Profile, choice: Stage) -> list[Stage]:
     """Features of chosen captions by partition."""
-    parts = stages.stored_partitions(profile, choice)
-    return [stages.encode_partition.fn(profile, choice, part) for part in parts]
+    parts = stored_partitions(profile, choice)
+    return [encode_partition.fn(profile, choice, part) for part in parts]
 
 
 def whole_run(profile: Profile) -> Outcome:
-    """Every stage of a profile of one image set up to evaluation, by zero-shot and TaI-DPT."""
-    vocabulary = stages.check.fn(profile)
+    """Every stage of a profile of one image set up to evaluation, by all methods of its run."""
+    vocabulary = check(profile)
     corpora, labels, choice = choose(profile)
-    features = encode_all(profile, choice)
-    prompts = stages.train_prompts.fn(profile, vocabulary, choice, features, lambda *_: None)
+    features = tuple(encode_all(profile, choice))
     (image_set,) = profile.images
-    listed = stages.list_images.fn(profile, image_set)
-    images = stages.encode_images.fn(profile, image_set, listed)
-    evaluations = {
-        method: {
-            image_set.name: stages.evaluate.fn(
-                profile, vocabulary, method, image_set, listed, images, trained
-            )
-        }
-        for method, trained in (("zero-shot", None), ("tai-dpt", prompts))
-    }
+    encoded = {}
+    for each in profile.image_sets:
+        listed = list_images.fn(profile, each)
+        encoded[each.name] = (listed, encode_images.fn(profile, each, listed))
+    fitted, evaluations = {}, {}
+    for name in profile.run:
+        lesson = Lesson()
+        if profile.learns_from(name, "captions"):
+            lesson = Lesson(choice, features)
+        elif profile.learns_from(name, "labelled images") and profile.labelled:
+            lesson = Lesson(None, (), *encoded[profile.labelled.name])
+        fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
+        found = evaluate.fn(
+            profile, vocabulary, name, image_set, *encoded[image_set.name], fitted[name]
+        )
+        evaluations[name] = {image_set.name: found}
     return Outcome(
         corpora=tuple(corpora),
         labels=tuple(labels),
         choice=choice,
-        features=tuple(features),
-        trained={"tai-dpt": prompts},
-        listed={image_set.name: listed},
-        images={image_set.name: images},
+        features=features,
+        fitted=fitted,
+        listed={image_set.name: encoded[image_set.name][0]},
+        images={image_set.name: encoded[image_set.name][1]},
         evaluations=evaluations,
     )
 
 
 if __name__ == "__main__":
-    small = load_profile("tests/small/small.toml", {"train.epochs": 2, "train.batch": 16})
+    # the trained method first, so that a kill in the fit stage hits a training
+    settings = {"methods.tai-dpt.epochs": 2, "methods.tai-dpt.batch": 16}
+    settings |= {"run": ["tai-dpt", "zero-shot"]}
+    small = load_profile("tests/small/small.toml", settings)
     whole = [stage for _, stage in whole_run(small).all()]
     digests = {f"{stage.name}/{stage.folder.name}": stage.digest for stage in whole}
     print(json.dumps({"digests": digests, "fresh": any(stage.fresh for stage in whole)}))

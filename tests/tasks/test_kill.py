@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["ingest", "label", "choose", "encode", "train", "images", "evaluate"]
+STAGES = ["ingest", "label", "choose", "encode", "images", "fit", "evaluate"]
 
 
 def start(home: Path) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ import pytest
 from tasks.backbone.loading import check_backbone, load_backbone
 from tasks.errors import InputError
 
-SMALL = Path(__file__).parents[1] / "small" / "tiny-clip.json"
+SMALL = Path(__file__).parents[2] / "small" / "tiny-clip.json"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tasks.captions.encode import StoreDtype
 from tasks.captions.features import CaptionFeatures, CaptionTokens, open_captions
 from tasks.errors import InputError
 
-CONFIG = Path(__file__).parents[1] / "small" / "tiny-clip.json"
+CONFIG = Path(__file__).parents[2] / "small" / "tiny-clip.json"
 CLASSES = ["boat", "cat", "dog", "house"]
 TEXTS = ["A dog.", "Two cats near a house in the old town.", "A boat", "a dog and a boat " * 9]
 LABELS = [["dog"], ["house", "cat"], ["boat"], ["boat", "dog"]]

@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from models.tai_dpt import CaptionBatch
-from tasks import stages
+from models.examples import CaptionBatch
+from tasks.backbone.loading import load
 from tasks.captions import partitions
+from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.features import open_captions
-from tasks.labels.vocabulary import load_vocabulary
+from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
+from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile, load_profile
 from tasks.workspace import Stage
 from tests.tasks.road import choose, encode_all
@@ -46,8 +48,8 @@ def batch_of_all(profile: Profile, choice: Stage, features: list[Stage]) -> Capt
     captions = open_captions(
         choice.folder,
         [stage.folder for stage in features],
-        load_vocabulary(stages.vocabulary_path(profile)).classes,
-        stages.load(profile).backbone,
+        load_vocabulary(vocabulary_path(profile)).classes,
+        load(profile).backbone,
         "float16",
     )
     return captions.batch(torch.arange(len(captions)), torch.device("cpu"))
@@ -89,11 +91,11 @@ def test_partitions_are_the_same_captions_as_one(
 
 
 def test_prompts_have_the_same_bytes_without_a_store(profile: Profile) -> None:
-    few = load_profile(profile, {"train.batch": 3, "train.held_out": 0})
-    vocabulary = load_vocabulary(stages.vocabulary_path(few))
+    few = load_profile(profile, {"methods.tai-dpt.batch": 3, "captions.held_out": 0})
+    vocabulary = load_vocabulary(vocabulary_path(few))
     choice = chosen(few)
     stored, anew = (
-        stages.train_prompts.fn(few, vocabulary, choice, features, lambda *_: None)
+        fit_method.fn(few, vocabulary, "tai-dpt", Lesson(choice, tuple(features)), lambda *_: None)
         for features in (encode_all(few, choice), [])
     )
     assert anew.fresh
@@ -107,14 +109,14 @@ def test_too_large_features_are_not_stored_unless_they_are_there(
     needed = choice.figures["store_bytes"]
     small = load_profile(profile, {"captions.store_gb": 0.9 * sum(needed.values()) / 1e9})
     with caplog.at_level(logging.WARNING):
-        assert stages.stored_partitions(small, choice) == []
+        assert stored_partitions(small, choice) == []
     assert "captions are encoded anew for each step" in caplog.text
     free = 1.5 * needed["part-00001"]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    assert stages.stored_partitions(profile, choice) == []
+    assert stored_partitions(profile, choice) == []
     # one of them is there already, and the other has room
-    first = stages.encode_partition.fn(profile, choice, "part-00000")
-    assert stages.stored_partitions(profile, choice) == list(needed)
+    first = encode_partition.fn(profile, choice, "part-00000")
+    assert stored_partitions(profile, choice) == list(needed)
     size = sum(path.stat().st_size for path in first.folder.glob("shard-*.arrow"))
     # four captions' offsets and numbers, and Arrow's own words around them
     assert 0 < size - needed["part-00000"] < 3000

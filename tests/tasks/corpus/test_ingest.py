@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from tasks.checks import run_checks
 from tasks.corpus import ingest as ingest_module
 from tasks.corpus import json_text, readers
-from tasks.corpus.ingest import check_file, find_files, ingest_file, split_of
+from tasks.corpus.ingest import check_file, ingest_file, split_of
 from tasks.corpus.readers import Columns
+from tasks.corpus.sources import find_files
 from tasks.errors import DataTestError, InputError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "annotations"

@@ -10,7 +10,7 @@ from PIL import Image
 from tasks.backbone.loading import LoadedBackbone, load_backbone
 from tasks.images import encode as images
 
-CONFIG = Path(__file__).parents[1] / "small" / "tiny-clip.json"
+CONFIG = Path(__file__).parents[2] / "small" / "tiny-clip.json"
 FILES = [f"{number}.png" for number in range(7)]
 
 
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def features(out: Path) -> dict[str, torch.Tensor]:
     found = list(images.feature_batches(out))
-    return {name: torch.cat([batch[name] for batch in found]) for name in images.FEATURES}
+    return {name: torch.cat([getattr(batch, name) for batch in found]) for name in images.FEATURES}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def expected(folder: Path, loaded: LoadedBackbone) -> dict[str, torch.Tensor]:
         with Image.open(folder / file) as image, torch.inference_mode():
             one = loaded.backbone.encode_images(loaded.preprocess(image)[None])
         for name, found in rows.items():
-            found.append(getattr(one, name).half())
+            found.append(getattr(one, name).half().float())
     return {name: torch.cat(found) for name, found in rows.items()}
 
 

@@ -11,8 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
-from tasks import stages
-from tasks.labels.refresh import Part, jensen_shannon, markdown_of, metrics_of, movement, publish
+from flows.doors import check_captions
+from tasks.corpus.ingest import ingest_captions
+from tasks.corpus.sources import caption_files
+from tasks.labels.label import label_captions
+from tasks.labels.refresh import (
+    Part,
+    jensen_shannon,
+    markdown_of,
+    metrics_of,
+    movement,
+    publish,
+    publish_refresh,
+)
 from tasks.profile import Profile, load_profile
 from tasks.workspace import Stage
 
@@ -61,12 +72,12 @@ def test_movement_goes_by_content() -> None:
 
 def refreshed(folder: Path, **limits: float) -> tuple[Any, list[tuple[Path, Stage, Stage]]]:
     profile = profile_of(folder, **limits)
-    vocabulary = stages.check_captions.fn(profile)
+    vocabulary = check_captions(profile)
     found = []
-    for source, path in stages.caption_files(profile):
-        corpus = stages.ingest_file.fn(source, path)
-        found.append((path, corpus, stages.label_captions.fn(corpus, vocabulary)))
-    return stages.publish_refresh.fn(profile, vocabulary, found), found
+    for source, path in caption_files(profile):
+        corpus = ingest_captions.fn(source, path)
+        found.append((path, corpus, label_captions.fn(corpus, vocabulary)))
+    return publish_refresh.fn(profile, vocabulary, found), found
 
 
 def profile_of(folder: Path, **limits: float) -> Profile:

@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from benchmarks.captions import encode_table
 from tasks.backbone.loading import load_backbone
-from tasks.methods import trainer as train
+from tasks.methods import trainer
+from tasks.methods.state import STATE
 from tests.tasks.methods.training import CONFIG, ROOT, Watched, run
 
 
@@ -46,7 +47,7 @@ def whole(features: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_a_stopped_training_goes_on(
     tmp_path: Path, features: Path, whole: bytes, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY_S", -1.0)
+    monkeypatch.setattr(trainer, "CHECKPOINT_EVERY_S", -1.0)
     with pytest.raises(StoppedError):
         run(tmp_path, Watched(features, stop_at, stop))
     assert run(tmp_path, Watched(features, None, stop)) == whole
@@ -59,10 +60,10 @@ def test_a_training_killed_in_mid_epoch_goes_on(
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(script, cwd=ROOT, env=environment, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
-    with safe_open(tmp_path / train.CHECKPOINT, framework="pt") as file:
+    with safe_open(tmp_path / trainer.CHECKPOINT, framework="pt") as file:
         # five of nine steps: the second of the second epoch's three is done
         assert json.loads(file.metadata()["progress"])["step"] == 5
-    assert not (tmp_path / train.PROMPTS).exists()
+    assert not (tmp_path / STATE).exists()
     assert run(tmp_path, Watched(features, None, stop)) == whole
 
 

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks import stages
+from flows.doors import check_captions
+from tasks.corpus.ingest import ingest_captions
+from tasks.corpus.sources import caption_files
 from tasks.errors import InputError
-from tasks.pages.quality import against_objects, total
+from tasks.labels.label import label_captions
+from tasks.pages.quality import against_objects, quality, total
 from tasks.profile import load_profile
 
 ROOT = Path(__file__).parents[3]
@@ -65,12 +68,12 @@ def quality_of(folder: Path, **changes: Any) -> Any:
     source = {"source": "t", "form": "coco", "path": str(folder / "captions.json")}
     values = {"sources": [source], "vocabulary": str(folder / "v.csv")}
     profile = load_profile(str(ROOT / "tests/small/small.toml"), values | changes)
-    vocabulary = stages.check_captions.fn(profile)
+    vocabulary = check_captions(profile)
     found = []
-    for source_, path in stages.caption_files(profile):
-        corpus = stages.ingest_file.fn(source_, path)
-        found.append((path, corpus, stages.label_captions.fn(corpus, vocabulary)))
-    return stages.quality.fn(profile, vocabulary, found)
+    for source_, path in caption_files(profile):
+        corpus = ingest_captions.fn(source_, path)
+        found.append((path, corpus, label_captions.fn(corpus, vocabulary)))
+    return quality.fn(profile, vocabulary, found)
 
 
 def test_a_page_is_whole_and_names_are_text(

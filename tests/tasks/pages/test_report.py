@@ -12,10 +12,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tasks import pages, stages
+from flows.doors import check
+from tasks import pages
 from tasks.backbone.loading import load_backbone
 from tasks.pages import heatmaps, pictures, words
+from tasks.pages.report import report as write_report
 from tasks.profile import load_profile
+from tasks.results.thresholds import choose_thresholds
 from tests.browser import Page, browser
 from tests.tasks.road import whole_run
 
@@ -63,7 +66,8 @@ description = "<i>hostile</i>"
 data = {json.dumps(str(root))}
 vocabulary = "vocabulary.csv"
 backbone = {{model = {json.dumps(str(root / "clip.json"))}}}
-train = {{contexts = 2, epochs = 2, batch = 64, held_out = 0.3}}
+captions = {{held_out = 0.3}}
+methods.tai-dpt = {{contexts = 2, epochs = 2, batch = 64}}
 sources = [{{source = "mine", form = "table", path = "captions.csv"}}]
 images = [{{name = "mine", form = "folder", annotations = "labels.csv", folder = "images"}}]
 """
@@ -77,10 +81,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAI_HOME", str(root / "home"))
         profile = load_profile(str(root / "data" / "hostile.toml"))
-        vocabulary = stages.check.fn(profile)
-        outcome = stages.choose_thresholds.fn(profile, vocabulary, whole_run(profile))
+        vocabulary = check(profile)
+        outcome = choose_thresholds.fn(profile, vocabulary, whole_run(profile))
         assert outcome.thresholds is not None
-        stage = stages.report.fn(profile, vocabulary, outcome, "python -m <flows> & co")
+        stage = write_report.fn(profile, vocabulary, outcome, "python -m <flows> & co")
         yield stage.file("index.html")
 
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from models.metrics import average_precisions, bootstrap_maps, interval, mean_average_precision
+from tasks.pages.comparison import page
 from tasks.profile import load_profile
-from tasks.results.compare import Candidate, differing, moved, page, verdicts
+from tasks.results.compare import Candidate, differing, moved, verdicts
 from tasks.workspace import Stage
 
 CLASSES = ["dog", "cat", "<b>bird</b>"]
+
+EPOCHS = "methods.tai-dpt.epochs"
 
 
 def labels(images: int) -> torch.Tensor:
@@ -47,7 +50,9 @@ def candidate(
     return Candidate(
         run_id=name,
         name=name,
-        profile=load_profile("coco-mini", {"train.epochs": len(name), "images.0.name": "set"}),
+        profile=load_profile(
+            "coco-mini", {"methods.tai-dpt.epochs": len(name), "images.0.name": "set"}
+        ),
         metrics={
             "mAP/merged": mean_average_precision(precisions),
             "mAP_low/merged": low,
@@ -92,7 +97,7 @@ def test_runs_on_other_labels_or_images_are_not_set_against_each_other(tmp_path:
 
 def test_settings_and_classes_that_differ_are_told_and_escaped(tmp_path: Path) -> None:
     runs = [candidate(tmp_path, "weak", 0.5), candidate(tmp_path, "strong", 3.0)]
-    assert differing(runs) == {"train.epochs": ["4", "6"]}
+    assert differing(runs) == {EPOCHS: ["4", "6"]}
     rows = moved("set", runs)
     assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True)
     assert {row[0] for row in rows} == set(CLASSES)

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from models.backbone import ImageFeatures
+from models.methods.tai_dpt import TaIDPT
 from models.metrics import (
     average_precisions,
     bootstrap_maps,
@@ -16,7 +18,6 @@ from models.metrics import (
     mean_average_precision,
     top_decisions,
 )
-from models.tai_dpt import image_scores
 from tasks.errors import InputError
 from tasks.images import encode as images
 from tasks.images.image_sets import SCHEMA
@@ -35,6 +36,11 @@ FEATURES = {
 PROMPTS = torch.randn(2, len(CLASSES), 6, generator=SEED)
 # the last class is never shown; a third of the others' labels are ignored
 MARKS = torch.randint(-1, 2, (ALL, len(CLASSES)), generator=SEED) * torch.tensor([1] * 6 + [0])
+
+
+def scorer_of(prompts: torch.Tensor) -> evaluate.Scorer:
+    state = {"global": prompts[0], "local": prompts[1]}
+    return lambda features: TaIDPT().score_images(state, features, 40.0)
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_figures_are_those_of_whole_matrices(
     monkeypatch.setattr(images, "IMAGES_PER_READ", 5)
     out = folder / "out"
     out.mkdir()
-    scorer = evaluate.prompt_scorer(PROMPTS, 40.0)
+    scorer = scorer_of(PROMPTS)
     entries = folder / "entries.parquet"
     counts, metrics = evaluate.write_scores(entries, folder, scorer, VOCABULARY, out)
     assert sorted(path.name for path in out.iterdir()) == [
@@ -84,8 +90,7 @@ def test_figures_are_those_of_whole_matrices(
 
     kept = torch.tensor([number for number in range(ALL) if number not in LOST])
     labels = MARKS[kept]
-    global_, dense = FEATURES["pooled_plain"].float(), FEATURES["dense"].float()
-    scores = image_scores(global_, dense, PROMPTS, 40.0)
+    scores = scorer_of(PROMPTS)(ImageFeatures(**FEATURES).to("cpu"))
     intervals = bootstrap_maps(scores, labels)
     written = pq.read_table(out / evaluate.SCORES)
     rows = list(csv.DictReader((out / evaluate.AP_TABLE).open()))
@@ -109,6 +114,6 @@ def test_figures_are_those_of_whole_matrices(
 
 def test_a_set_that_shows_no_class_is_refused(folder: Path) -> None:
     other = Vocabulary("other", ("zebra",), ("zebra",), pa.table({}))
-    scorer = evaluate.prompt_scorer(PROMPTS[:, :1], 40.0)
+    scorer = scorer_of(PROMPTS[:, :1])
     with pytest.raises(InputError, match="no image shows any class of vocabulary 'other'"):
         evaluate.write_scores(folder / "entries.parquet", folder, scorer, other, folder)

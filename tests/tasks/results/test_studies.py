@@ -5,14 +5,15 @@ import statistics
 import pytest
 
 from tasks.errors import InputError
+from tasks.pages.study import page_of
 from tasks.profile import load_profile
 from tasks.results import studies
 
 
-@pytest.mark.parametrize("name", list(studies.STUDIES))
+@pytest.mark.parametrize("name", list(studies.studies()))
 def test_every_variant_is_a_profile_that_differs_in_the_study_alone(name: str) -> None:
-    study = studies.STUDIES[name]
-    base = load_profile("coco-mini", {"methods": ["tai-dpt"]}).flat()
+    study = studies.studies()[name][0]
+    base = load_profile("coco-mini", {"run": ["tai-dpt"]}).flat()
     seen = []
     for variant in study.variants:
         flat = load_profile("coco-mini", studies.settings_of(study, variant, seed=7)).flat()
@@ -25,13 +26,13 @@ def test_every_variant_is_a_profile_that_differs_in_the_study_alone(name: str) -
 
 def test_an_unknown_study_is_named() -> None:
     assert [study.name for study in studies.chosen_studies(["length"])] == ["length"]
-    assert len(studies.chosen_studies([])) == len(studies.STUDIES)
+    assert len(studies.chosen_studies([])) == len(studies.studies())
     with pytest.raises(InputError, match="study 'lenght' is unknown: there are losses"):
         studies.chosen_studies(["lenght"])
 
 
 def test_tables_and_pages_have_every_variant() -> None:
-    study = studies.STUDIES["captions"]
+    study = studies.studies()["captions"][0]
     found = {
         variant: [{"<b>same</b>": 10.0 * at + seed, "shift": 1.0} for seed in range(3)]
         for at, variant in enumerate(study.variants)
@@ -43,7 +44,7 @@ def test_tables_and_pages_have_every_variant() -> None:
     assert rows[1].values == (10.0, 11.0, 12.0)
     assert rows[1].mean == pytest.approx(11)
     assert rows[1].spread == pytest.approx(statistics.stdev(rows[1].values))
-    text = studies.page_of(study, load_profile("coco-mini"), rows, "python -m <flows>")
+    text = page_of(study, load_profile("coco-mini"), rows, "python -m <flows>")
     assert "<b>" not in text
     assert "python -m &lt;flows&gt;" in text
     assert text.count("<tr><td>") == len(rows)

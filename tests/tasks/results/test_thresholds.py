@@ -6,32 +6,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.metrics import f1_scores
-from tasks.methods.trainer import split_captions
-from tasks.profile import TrainSettings
+from tasks.methods.fit import split_captions
+from tasks.profile import CaptionChoice
 from tasks.results.thresholds import decision_rate, image_thresholds
 
 
 def test_held_out_captions_are_not_trained_on_and_templates_always_are() -> None:
-    settings = TrainSettings(held_out=0.1)
+    settings = CaptionChoice(held_out=0.1)
     trained, held_out = split_captions(120, 20, settings, seed=3)
     assert len(held_out) == 10
     assert sorted([*trained.tolist(), *held_out.tolist()]) == list(range(120))
     assert held_out.max() < 100
     assert set(range(100, 120)) <= set(trained.tolist())
-    everything, nothing = split_captions(120, 20, TrainSettings(held_out=0), seed=3)
+    everything, nothing = split_captions(120, 20, CaptionChoice(held_out=0), seed=3)
     assert everything.tolist() == list(range(120))
     assert len(nothing) == 0
 
 
 def test_fewer_captions_are_a_subset_of_more_and_none_is_held_out() -> None:
-    few, held_out = split_captions(120, 20, TrainSettings(captions=10), seed=3)
-    more, same = split_captions(120, 20, TrainSettings(captions=40), seed=3)
+    few, held_out = split_captions(120, 20, CaptionChoice(most=10), seed=3)
+    more, same = split_captions(120, 20, CaptionChoice(most=40), seed=3)
     assert held_out.tolist() == same.tolist()
     assert len(few) == 30
     assert len(more) == 60
     assert set(few.tolist()) < set(more.tolist())
     assert not set(more.tolist()) & set(held_out.tolist())
-    other, _ = split_captions(120, 20, TrainSettings(captions=10), seed=4)
+    other, _ = split_captions(120, 20, CaptionChoice(most=10), seed=4)
     assert other.tolist() != few.tolist()
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tasks import stages
 from tasks.errors import InputError
 from tasks.serving import predict
+from tasks.serving.predict import tag_folder
 from tasks.serving.tagger import load_tagger
 
 CONFIG = {
@@ -31,11 +31,13 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prompts")
     (folder / "clip.json").write_text(json.dumps(CONFIG))
     backbone = {"model": "elsewhere/clip.json", "pretrained": "", "seed": 0, "resolution": None}
-    (folder / "card.json").write_text(json.dumps({"backbone": backbone, "classes": CLASSES}))
+    (folder / "card.json").write_text(
+        json.dumps({"method": "tai-dpt", "settings": {}, "backbone": backbone, "classes": CLASSES})
+    )
     made = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
     save_file(
         {"global": made[0].contiguous(), "local": made[1].contiguous()},
-        folder / "prompts.safetensors",
+        folder / "state.safetensors",
     )
     return folder
 
@@ -55,7 +57,7 @@ def test_a_folder_is_tagged_and_shown(
     tmp_path: Path, images: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
-    page = stages.tag_folder.fn(str(images), str(prompts), 2, str(tmp_path / "out"))
+    page = tag_folder.fn(str(images), str(prompts), 2, str(tmp_path / "out"))
     rows = pq.read_table(tmp_path / "out" / "tags.parquet").to_pylist()
     assert [row["file"] for row in rows] == ["a.png", "b.jpg", "sub/<script>.png", "sub/d.png"]
     tagger = load_tagger(prompts, "cpu")
@@ -91,7 +93,7 @@ def test_an_image_without_a_tag_has_a_guess(
     shutil.copytree(prompts, strict)
     # no cosine is as high; the last class is the nearest, whatever the scores
     (strict / "card.json").write_text(json.dumps(card | {"thresholds": [90, 90, 9]}))
-    page = stages.tag_folder.fn(str(images), str(strict), None, str(tmp_path / "out"))
+    page = tag_folder.fn(str(images), str(strict), None, str(tmp_path / "out"))
     rows = pq.read_table(tmp_path / "out" / "tags.parquet").to_pylist()
     assert [row["tags"] for row in rows] == [[]] * 4
     assert [row["nearest"]["label"] for row in rows] == ["bird"] * 4
@@ -146,13 +148,13 @@ def test_a_stopped_run_goes_on_to_the_same_tags(
 
 
 def test_prompts_that_do_not_fit_are_refused(tmp_path: Path, prompts: Path) -> None:
-    with pytest.raises(InputError, match=r"expected prompts\.safetensors and card\.json"):
+    with pytest.raises(InputError, match=r"expected state\.safetensors and card\.json"):
         load_tagger(tmp_path, "cpu")
-    (tmp_path / "prompts.safetensors").write_bytes((prompts / "prompts.safetensors").read_bytes())
+    (tmp_path / "state.safetensors").write_bytes((prompts / "state.safetensors").read_bytes())
     card = json.loads((prompts / "card.json").read_text())
     (tmp_path / "clip.json").write_text(json.dumps(CONFIG))
     (tmp_path / "card.json").write_text(json.dumps(card | {"classes": ["dog"]}))
-    with pytest.raises(InputError, match="expected 1 classes"):
+    with pytest.raises(InputError, match=r"tensor 'global' of shape \(3, 32\); expected \(1, 32\)"):
         load_tagger(tmp_path, "cpu")
     (tmp_path / "card.json").write_text("{}")
     with pytest.raises(InputError, match="not a card of prompts"):

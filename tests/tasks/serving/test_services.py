@@ -57,7 +57,7 @@ class Project:
         )
 
     def services(self, verb: str) -> subprocess.CompletedProcess[str]:
-        return self.run(sys.executable, "-m", "tasks.services", verb)
+        return self.run(sys.executable, "-m", "tasks.serving.services", verb)
 
     def get(self, port: str, path: str) -> bytes:
         address = f"http://127.0.0.1:{self.environment[port]}{path}"
@@ -76,9 +76,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         project.services("down")
 
 
-def test_a_typed_run_launches_prompts_on_the_gpu_pool(project: Project) -> None:
-    small = {"world.captions": 200, "world.scenes": 30, "world.labelled": 30, "train.epochs": 1}
-    settings = json.dumps({"prompts": "prompts/gpu"} | small)
+def test_a_typed_run_launches_fit_on_the_gpu_pool(project: Project) -> None:
+    small = {
+        "world.captions": 200,
+        "world.scenes": 30,
+        "world.labelled": 30,
+        "methods.tai-dpt.epochs": 1,
+    }
+    settings = json.dumps({"fit": "fit/gpu"} | small)
     prefect = str(Path(sys.executable).parent / "prefect")
     command = (prefect, "deployment", "run", "tai/full", "--watch")
     done = project.run(*command, "--param", f"settings={settings}")
@@ -92,7 +97,7 @@ def test_a_typed_run_launches_prompts_on_the_gpu_pool(project: Project) -> None:
     assert parent.info.status == "FINISHED"
     assert "mAP/merged" in parent.data.metrics
     (gpu,) = (project.home / "services").glob("worker-gpu.log")
-    assert "train" in gpu.read_text()
+    assert "fit tai-dpt" in gpu.read_text()
 
 
 def test_both_servers_answer_on_loopback_alone(project: Project) -> None:

@@ -15,7 +15,7 @@ from tasks.world.scenes import draw
 
 ROOT = Path(__file__).parents[3]
 WEIGHTS = ROOT / "demo" / "clip.safetensors"
-STORED = Path(__file__).parents[1] / "small" / "clip_features.json"
+STORED = Path(__file__).parents[2] / "small" / "clip_features.json"
 TEXTS = ["a photo of a dog.", "Two red kittens next to a loo, at night", "tractor"]
 SCENES = 2
 

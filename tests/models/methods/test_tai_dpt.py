@@ -9,20 +9,20 @@ from torch.nn import functional as F
 from benchmarks import plain
 from benchmarks.captions import made_up, made_up_classes
 from models.backbone import Backbone
-from models.losses import loss_on_cosines
-from models.prompts import Position, PromptLearner
+from models.examples import CaptionBatch
+from models.method import Setup
+from models.methods.tai_dpt import PromptSettings, PromptTuning
+from models.prompts import Position
 from models.scoring import PackedTokens
-from models.tai_dpt import CaptionBatch, TaIDPT
 from tasks.backbone.loading import load_backbone
-
-from .conftest import small_backbone
+from tests.models.conftest import small_backbone
 
 SMALL = small_backbone()
 
 
 def compare(
     backbone: Backbone,
-    learner: PromptLearner,
+    learner: PromptTuning,
     names: list[str],
     texts: list[str],
     labels: torch.Tensor,
@@ -42,17 +42,14 @@ def compare(
         hidden=(projected if is_projected else hidden)[inside],
         offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
         norms=projected[inside].norm(dim=-1),
+        projection=None if is_projected else backbone.projection,
     )
-    objective = TaIDPT(
-        learner,
-        tokens_are_projected=is_projected,
-        kappa=50.0,
-        loss=loss_on_cosines("ranking", margin=1.0, scale=4.0),
-    )
-    loss = objective(CaptionBatch(F.normalize(at_end, dim=-1), packed, labels))
+    batch = CaptionBatch(F.normalize(at_end, dim=-1), packed, labels)
+    loss = learner.loss(batch, torch.Generator())
     loss.backward()
 
-    context = learner.context.detach().clone().requires_grad_()
+    contexts = learner.prompts.context
+    context = contexts.detach().clone().requires_grad_()
     expected = plain.loss(
         backbone.clip,
         backbone.tokenize,
@@ -66,9 +63,9 @@ def compare(
         position=position,
     )
     expected.backward()
-    assert learner.context.grad is not None
+    assert contexts.grad is not None
     assert context.grad is not None
-    gap = (learner.context.grad - context.grad).norm() / context.grad.norm().clamp(min=1e-12)
+    gap = (contexts.grad - context.grad).norm() / context.grad.norm().clamp(min=1e-12)
     return loss.item(), expected.item(), float(gap)
 
 
@@ -78,7 +75,7 @@ def test_a_full_size_step_is_the_plain_one(model: str) -> None:
     names = made_up_classes(5)
     texts, classes = made_up(6, names)
     labels = torch.tensor([[name in found for name in names] for found in classes])
-    learner = PromptLearner(backbone, names, generator=torch.Generator().manual_seed(1))
+    learner = PromptTuning(Setup(backbone, tuple(names), seed=1), PromptSettings())
     loss, expected, gap = compare(backbone, learner, names, texts, labels)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert gap < 1e-4
@@ -107,14 +104,8 @@ def test_a_small_step_is_the_plain_one(
     names = [" ".join(data.draw(word) for _ in range(count)) for count in words]
     texts = [" ".join(data.draw(word) for _ in range(count)) for count in lengths]
     shown = [[data.draw(st.booleans()) for _ in names] for _ in texts]
-    learner = PromptLearner(
-        SMALL,
-        names,
-        contexts=contexts,
-        class_specific=class_specific,
-        position=position,
-        generator=torch.Generator().manual_seed(contexts),
-    ).double()
+    chosen = PromptSettings(contexts=contexts, class_specific=class_specific, position=position)
+    learner = PromptTuning(Setup(SMALL, tuple(names), seed=contexts), chosen).double()
     labels = torch.tensor(shown)
     loss, expected, gap = compare(
         SMALL, learner, names, texts, labels, position=position, is_projected=is_projected

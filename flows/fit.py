@@ -1,0 +1,122 @@
+"""The flow `fit`: fit the run's methods on captions or labelled images, evaluate them on images."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.captions.choose import choose_captions
+from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.images.encode import encode_images
+from tasks.images.image_sets import list_images
+from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
+from tasks.methods.fit import Lesson, fit_method
+from tasks.profile import ImageSet, Profile
+from tasks.results import track
+from tasks.results.evaluate import AP_TABLE, evaluate
+from tasks.runners import task_runner
+from tasks.workspace import Stage, find_stage
+
+Images = dict[str, tuple[Stage, Stage]]
+"""What each image set lists, and its features."""
+
+
+@flow(name="fit", persist_result=True, result_serializer="json")
+def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str) -> dict[str, Any]:
+    """Encode images; choose captions and encode them; fit each method, evaluate it.
+
+    Args:
+        profile: a whole profile.
+        corpora: keys of finished ingest stages.
+        labels: keys of their label stages, in the same order.
+        mlflow_run: id of the run under which each method's is nested.
+
+    Returns:
+        The keys of all stages: `choice`, `features` by partition, `fitted` by method, `listed` and
+        `images` by image set, `evaluations` by method and image set.
+
+    """
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    images = {each.name: _encoded(profile, each) for each in profile.image_sets}
+    captions = None
+    keys: dict[str, Any] = {
+        "fitted": {},
+        "listed": {each.name: images[each.name][0].folder.name for each in profile.images},
+        "images": {each.name: images[each.name][1].folder.name for each in profile.images},
+        "evaluations": {name: {} for name in profile.run},
+    }
+    for name in profile.run:
+        with track.run(name, mlflow_run) as run:
+            run.parameters(profile.flat() | {"method": name})
+            lesson = Lesson()
+            if profile.learns_from(name, "captions"):
+                captions = captions or _captions(profile, vocabulary, corpora, labels)
+                lesson = captions
+            elif profile.learns_from(name, "labelled images") and profile.labelled:
+                run.tag("labels", "learned from the true labels of other images, for scale")
+                listed, encoded = images[profile.labelled.name]
+                lesson = Lesson(listed=listed, images=encoded)
+            fitted = _fitted(profile, vocabulary, name, lesson, run)
+            keys["fitted"][name] = fitted.folder.name
+            for image_set in profile.images:
+                listed, encoded = images[image_set.name]
+                run.dataset(image_set.name, listed, "evaluation")
+                found = evaluate(profile, vocabulary, name, image_set, listed, encoded, fitted)
+                run.metrics(track.metrics_of(profile, image_set, found.figures))
+                run.artifact(found.file(AP_TABLE), image_set.name)
+                keys["evaluations"][name][image_set.name] = found.folder.name
+    choice = captions.choice if captions else None
+    keys["choice"] = choice.folder.name if choice else None
+    keys["features"] = [stage.folder.name for stage in captions.features] if captions else []
+    return keys
+
+
+def _encoded(profile: Profile, image_set: ImageSet) -> tuple[Stage, Stage]:
+    """What an image set lists, and its features."""
+    listed = list_images(profile, image_set)
+    return listed, encode_images(profile, image_set, listed)
+
+
+def _captions(
+    profile: Profile, vocabulary: Vocabulary, corpora: list[str], labels: list[str]
+) -> Lesson:
+    """The captions to learn from, and their features."""
+    choice = choose_captions(
+        profile,
+        vocabulary,
+        [find_stage("ingest", key) for key in corpora],
+        [find_stage("label", key) for key in labels],
+    )
+    return Lesson(choice, tuple(encode_captions(profile, choice)))
+
+
+def _fitted(
+    profile: Profile, vocabulary: Vocabulary, name: str, lesson: Lesson, run: track.Run
+) -> Stage:
+    """A method's state; what it learned from, and each epoch, are logged to `run`."""
+    for context, stage in (("captions", lesson.choice), ("labelled images", lesson.listed)):
+        if stage:
+            run.dataset(context, stage, "training")
+    fitted = fit_method(
+        profile, vocabulary, name, lesson, lambda epoch, figures: run.metrics(figures, epoch)
+    )
+    for file in ("state.safetensors", "card.json"):
+        run.artifact(fitted.file(file), "state")
+    return fitted
+
+
+def encode_captions(profile: Profile, choice: Stage) -> list[Stage]:
+    """Features of the chosen captions by partition, by the profile's task runner."""
+    # one after the other on threads: a partition keeps all cores, or the GPU, busy
+    mapped = encode.with_options(task_runner=task_runner(profile.runner, threads=1))
+    return mapped(profile, choice.folder.name)
+
+
+@flow(name="encode", persist_result=False)
+def encode(profile: Profile, choice: str) -> list[Stage]:
+    """Encode a choose stage's partitions side by side; none where features are not stored."""
+    chosen = find_stage("choose", choice)
+    encoded = [
+        encode_partition.submit(profile, chosen, part)
+        for part in stored_partitions(profile, chosen)
+    ]
+    return [future.result() for future in encoded]

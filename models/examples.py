@@ -1,0 +1,49 @@
+"""What methods learn from: encoded captions or labelled images, read by batch."""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from models.backbone import ImageFeatures
+from models.scoring import PackedTokens
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Frozen features and labels of B captions."""
+
+    global_: Tensor
+    """[B, d] L2-normalised."""
+    tokens: PackedTokens
+    labels: Tensor
+    """[B, C] booleans."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Frozen features and labels of B images."""
+
+    features: ImageFeatures
+    labels: Tensor
+    """[B, C] int8: 1 shown, 0 not shown, -1 unknown."""
+
+
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
+class Examples(Protocol[BatchT_co]):
+    """Encoded captions or images with labels, read by batch."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def batch(self, rows: Tensor, device: torch.device) -> BatchT_co:
+        """Features and labels of the examples `rows` [B], in that order."""
+        ...
+
+
+Captions = Examples[CaptionBatch]
+Images = Examples[ImageBatch]

@@ -1,0 +1,201 @@
+"""What a method says of itself, and what it does; one file per method lies in `models/methods/`.
+
+A method is fitted once and leaves a *state*, named tensors that score images (and captions, where
+it can) ever after. It is fitted in closed form (`Method.fit`) or by the shared trainer, which asks
+it for a `Learner`. Everything else (profiles, tables, pages, registry, tagger, thresholds, studies)
+asks the method and knows none by name.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from models.backbone import Backbone, ImageFeatures
+from models.examples import CaptionBatch
+from models.schedule import learning_rate
+
+LearnsFrom = Literal["nothing", "captions", "labelled images"]
+Need = Literal["causal text tower", "text tower", "dense features"]
+State = Mapping[str, Tensor]
+"""Named tensors, on the CPU: all that a fitted method is."""
+Scores = dict[str, Tensor]
+"""[B, C] scores by branch; `merged` is always there and is what decides."""
+
+
+class MethodSettings(BaseModel):
+    """Base of a method's settings: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainedSettings(MethodSettings):
+    """Settings of a method that the shared trainer fits by gradient descent."""
+
+    epochs: int = Field(20, ge=1, description="Times that all examples are gone through.")
+    batch: int = Field(512, ge=1, description="Examples per step.")
+    learning_rate: float = Field(1e-4, gt=0, description="Base rate of the schedule.")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method is fitted for."""
+
+    backbone: Backbone
+    """The frozen CLIP; a method may touch what it says that it needs."""
+    names: tuple[str, ...]
+    """C class names as they stand in prompts."""
+    seed: int = 0
+    """Seed of all that is drawn."""
+
+    @property
+    def generator(self) -> torch.Generator:
+        """A new stream of the seed's random numbers."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+class Learner(nn.Module, ABC):
+    """What the shared trainer fits: parameters, their loss on a batch, and the state they leave."""
+
+    def __init__(self, settings: TrainedSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @abstractmethod
+    def loss(self, batch: Any, generator: torch.Generator) -> Tensor:
+        """Scalar loss on a batch of examples, differentiable in the parameters.
+
+        All that is drawn comes from `generator`, whose seed is the run's, the epoch's and the
+        step's: a run that was stopped goes on to the same bytes.
+        """
+
+    @abstractmethod
+    def state(self) -> State:
+        """The state that the parameters amount to."""
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """SGD with momentum, as CoOp and TaI-DPT have it."""
+        return torch.optim.SGD(self.parameters(), lr=1.0, momentum=0.9, weight_decay=5e-4)
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Learning rate of a step of an epoch, both counted from 0, by default per epoch.
+
+        Args:
+            epoch: of `settings.epochs`.
+            step: of the epoch's `steps`.
+            steps: batches in an epoch.
+
+        """
+        del step, steps
+        return learning_rate(epoch, epochs=self.settings.epochs, base=self.settings.learning_rate)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question to a method, and the settings that answer it."""
+
+    name: str
+    question: str
+    axis: str
+    """What the variants are variants of."""
+    variants: Mapping[str, Mapping[str, Any]]
+    """Changes to a profile by dotted name, by the variant's name in tables and figures."""
+    seeds: int = 1
+    """Seeds where one asks for none: more where the variants are near each other."""
+
+
+class Method(ABC):
+    """One way to recognise classes on images, with its settings.
+
+    Raises:
+        TypeError: settings of another method.
+
+    """
+
+    name: ClassVar[str]
+    """As it stands in profiles and tables: its paper's name in lower case, with hyphens."""
+    summary: ClassVar[str]
+    """One sentence for tables and pages."""
+    learns_from: ClassVar[LearnsFrom]
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What it asks of the backbone besides global features."""
+    Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    studies: ClassVar[tuple[Study, ...]] = ()
+    """What `flows.ablations` varies in it."""
+
+    def __init__(self, settings: MethodSettings | None = None) -> None:
+        self.settings = self.Settings() if settings is None else settings
+        if not isinstance(self.settings, self.Settings):
+            raise TypeError(f"{self.name}: {type(settings).__name__} are not its settings")
+
+    def fit(self, setup: Setup, examples: Any) -> State:
+        """The state, in closed form; a method that is trained has a `learner` instead.
+
+        Args:
+            setup: the backbone, the classes, the seed.
+            examples: `Captions`, `Images`, or None where it learns from nothing.
+
+        """
+        raise NotImplementedError(f"{self.name} is fitted by the shared trainer")
+
+    def learner(self, setup: Setup) -> Learner:
+        """What the shared trainer fits; a method in closed form has `fit` instead."""
+        raise NotImplementedError(f"{self.name} is fitted in closed form")
+
+    @classmethod
+    def is_trained(cls) -> bool:
+        """True if the shared trainer fits it, False if it is fitted in closed form."""
+        return cls.learner is not Method.learner
+
+    @classmethod
+    def owner(cls, member: str) -> type["Method"]:
+        """The class that defines a member: methods that inherit it share what comes of it."""
+        return next(each for each in cls.__mro__ if member in vars(each))
+
+    @abstractmethod
+    def score_images(self, state: State, features: ImageFeatures, kappa: float) -> Scores:
+        """Scores of B images by branch, from their float32 features.
+
+        Args:
+            state: the fitted state, on the features' device.
+            features: of the frozen image tower.
+            kappa: scale of the local softmax on images (METHODS 1), where there is one.
+
+        """
+
+    def score_captions(self, state: State, batch: CaptionBatch) -> Scores | None:
+        """Scores of captions by branch, by which thresholds are chosen; None if it has none."""
+        del state, batch
+        return None
+
+    def class_vectors(self, state: State) -> Mapping[str, Tensor]:
+        """Vectors [C, d] by branch, whose cosines with features are what the branch looks at."""
+        del state
+        return {}
+
+    def shapes(self, classes: int, dim: int) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of the state's tensors that a stored state is checked against."""
+        del classes, dim
+        return {}
+
+    def check_state(self, state: State, classes: int, dim: int) -> None:
+        """Look at a state that comes from a file.
+
+        Raises:
+            ValueError: a tensor is missing, of another shape, or not finite.
+
+        """
+        for name, shape in self.shapes(classes, dim).items():
+            if name not in state:
+                raise ValueError(f"no tensor {name!r}; expected {shape}")
+            found = tuple(state[name].shape)
+            if found != shape:
+                raise ValueError(f"tensor {name!r} of shape {found}; expected {shape}")
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and not math.isfinite(float(tensor.abs().sum())):
+                raise ValueError(f"tensor {name!r} has values that are not finite")

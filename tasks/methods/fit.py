@@ -1,0 +1,182 @@
+"""Fit stage: a method learns from captions, from labelled images, or from nothing.
+
+Methods that inherit how they are fitted (TaI from TaI-DPT) share one stage.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from models.method import Method, Setup
+from tasks.backbone.loading import device_of, identity_of, load
+from tasks.captions.choose import templates_in
+from tasks.captions.features import open_captions
+from tasks.errors import InputError
+from tasks.images.image_sets import ENTRIES
+from tasks.images.labelled import LabelledImages
+from tasks.methods.state import write_state
+from tasks.methods.trainer import OnEpoch, finish, train
+from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
+
+if TYPE_CHECKING:
+    from models.examples import Captions
+    from tasks.labels.vocabulary import Vocabulary
+    from tasks.profile import CaptionChoice, Profile
+
+HISTORY: Final = "history.json"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The stages that a method learns from; none of them where it learns from nothing."""
+
+    choice: Stage | None = None
+    """Chosen captions,"""
+    features: tuple[Stage, ...] = ()
+    """and their features by partition; without any they are encoded anew for each step."""
+    listed: Stage | None = None
+    """What labelled images show,"""
+    images: Stage | None = None
+    """and their features."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All of them."""
+        found = (self.choice, *self.features, self.listed, self.images)
+        return [stage for stage in found if stage]
+
+
+@task(name="fit", cache_policy=NO_CACHE, task_run_name="fit {name}")
+def fit_method(
+    profile: Profile, vocabulary: Vocabulary, name: str, lesson: Lesson, on_epoch: OnEpoch
+) -> Stage:
+    """A method's state; `on_epoch` hears of each epoch of a trained one once."""
+    method = profile.method(name)
+    fitter = _fitter(method)
+
+    def work(out: Path) -> Result:
+        loaded = load(profile)
+        setup = Setup(loaded.backbone, vocabulary.prompt_names, profile.seed)
+        examples, rows, counts = _examples(profile, vocabulary, method, lesson)
+        card = {
+            "method": fitter.name,
+            "settings": method.settings.model_dump(mode="json"),
+            "backbone": profile.backbone.model_dump(),
+            "random_weights": loaded.random_weights,
+            "seed": profile.seed,
+            "learned_from": {
+                stage.name: stage.digest for stage in (lesson.choice, lesson.listed) if stage
+            },
+            "counts": counts,
+            "classes": list(vocabulary.classes),
+        }
+        if not method.is_trained():
+            write_state(method.fit(setup, examples), card, out)
+            return Result(counts, {})
+        learner = method.learner(setup)
+        state, history, figures = train(
+            learner,
+            examples,
+            rows,
+            out,
+            seed=profile.seed,
+            device=loaded.backbone.device,
+            on_epoch=on_epoch,
+        )
+        write_state(state, card, out)
+        write_whole(out / HISTORY, json.dumps(history, indent=2) + "\n")
+        finish(out)
+        return Result(counts, figures)
+
+    recipe = recipe_of(
+        "fit",
+        __name__,
+        fitter.__module__,
+        inputs={
+            "lesson": digests_of(lesson.stages),
+            "vocabulary": vocabulary.digest,
+            "backbone": identity_of(profile),
+        },
+        parameters={
+            "method": fitter.name,
+            "settings": method.settings.model_dump(mode="json"),
+            "seed": profile.seed,
+            "device": device_of(profile),
+            **(_choice(profile.captions) if method.learns_from == "captions" else {}),
+        },
+    )
+    stage = run_stage(recipe, work, resumable=True)
+    if not stage.fresh:
+        for epoch, figures in enumerate(history_of(stage)):
+            on_epoch(epoch, figures)
+    return stage
+
+
+def history_of(fitted: Stage) -> list[dict[str, float]]:
+    """Figures of each epoch; none of a method that is fitted in closed form."""
+    path = fitted.file(HISTORY)
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def split_captions(
+    captions: int, templates: int, choice: CaptionChoice, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to learn from and rows held out, of encoded captions that end with some templates.
+
+    Templates are always learned from. Fewer captions are a subset of more, by seed.
+    """
+    order = torch.randperm(captions - templates, generator=torch.Generator().manual_seed(seed))
+    held_out, left = order.tensor_split([round(choice.held_out * len(order))])
+    chosen = torch.cat([left[: choice.most], torch.arange(len(order), captions)])
+    return chosen.sort().values, held_out.sort().values
+
+
+def open_lesson(profile: Profile, vocabulary: Vocabulary, lesson: Lesson) -> Captions:
+    """The chosen captions, as methods read them."""
+    if lesson.choice is None:
+        raise ValueError("a lesson without captions")
+    return open_captions(
+        lesson.choice.folder,
+        [stage.folder for stage in lesson.features],
+        vocabulary.classes,
+        load(profile).backbone,
+        profile.captions.dtype,
+    )
+
+
+def _fitter(method: Method) -> type[Method]:
+    """The class that says how the method is fitted."""
+    return method.owner("learner" if method.is_trained() else "fit")
+
+
+def _choice(choice: CaptionChoice) -> dict[str, Any]:
+    return {"most": choice.most, "held_out": choice.held_out, "dtype": choice.dtype}
+
+
+def _examples(
+    profile: Profile, vocabulary: Vocabulary, method: Method, lesson: Lesson
+) -> tuple[Any, torch.Tensor, dict[str, int]]:
+    """What the method learns from, which rows of it, and counts."""
+    if method.learns_from == "captions" and lesson.choice:
+        captions = open_lesson(profile, vocabulary, lesson)
+        templates = templates_in(lesson.choice)
+        rows, held_out = split_captions(len(captions), templates, profile.captions, profile.seed)
+        return captions, rows, {"captions": len(rows), "captions/held_out": len(held_out)}
+    if method.learns_from == "labelled images" and lesson.listed and lesson.images:
+        entries = lesson.listed.file(ENTRIES)
+        images = LabelledImages(entries, lesson.images.folder, vocabulary.classes)
+        labels = int((images.labels == 1).sum())
+        if not labels:
+            raise InputError(
+                f"no labelled image shows any class of vocabulary '{vocabulary.name}'; "
+                f"{method.name} has nothing to learn from"
+            )
+        return images, torch.arange(len(images)), {"images": len(images), "labels": labels}
+    return None, torch.arange(0), {}

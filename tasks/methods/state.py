@@ -1,0 +1,82 @@
+"""A fitted method on disk: `state.safetensors`, and `card.json` that says what it is of."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from models.method import Method, State
+from tasks.catalogue import method_class
+from tasks.errors import InputError
+from tasks.workspace import write_whole
+
+STATE: Final = "state.safetensors"
+CARD: Final = "card.json"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A method with its settings and its state."""
+
+    method: Method
+    state: State
+    classes: tuple[str, ...]
+    card: Mapping[str, Any]
+
+
+def write_state(state: State, card: Mapping[str, Any], folder: Path) -> None:
+    """Write a state and its card; the same tensors give the same bytes."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_whole(folder / STATE, save(whole))
+    shapes = {name: list(tensor.shape) for name, tensor in whole.items()}
+    text = json.dumps({**card, "tensors": shapes}, indent=2, ensure_ascii=False)
+    write_whole(folder / CARD, f"{text}\n")
+
+
+def read_state(folder: Path) -> State:
+    """The tensors in a folder.
+
+    Raises:
+        InputError: they are not there, or not whole.
+
+    """
+    path = folder / STATE
+    try:
+        return load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path}: expected a fitted method's tensors, as flows.tai leaves them: {error}"
+        ) from error
+
+
+def read_fitted(folder: Path) -> Fitted:
+    """The method, settings, state and classes in a folder.
+
+    Raises:
+        InputError: a file is missing or not what it must be, or the method is not installed.
+
+    """
+    path = folder / CARD
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        name, values = str(card["method"]), card["settings"]
+        classes = tuple(str(label) for label in card["classes"])
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected {STATE} and {CARD}, as flows.tai leaves them: {error}"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a fitted method's card: {error}") from error
+    chosen = method_class(name)
+    try:
+        method = chosen(chosen.Settings.model_validate(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: field 'settings.{field}': {first['msg'].lower()}") from error
+    return Fitted(method, read_state(folder), classes, card)
