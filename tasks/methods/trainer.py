@@ -39,6 +39,7 @@ def train(
     device: torch.device,
     on_epoch: OnEpoch,
     name: str = "train",
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> tuple[State, History, dict[str, float]]:
     """Fit a learner to the examples `rows`; the last epoch's state is what counts.
 
@@ -53,6 +54,7 @@ def train(
         device: where batches are put.
         on_epoch: hears of each epoch once, also of those before a restart.
         name: that progress goes by.
+        checkpoint_every_s: seconds between two within an epoch; there is one after each epoch.
 
     Returns:
         The state, a row of figures per epoch, and the run's own: last loss, steps per second.
@@ -90,7 +92,7 @@ def train(
             loss_sum += loss.item()
             progress.add(1)
             start += 1
-            if time.monotonic() - saved > CHECKPOINT_EVERY_S and step + 1 < steps:
+            if time.monotonic() - saved > checkpoint_every_s and step + 1 < steps:
                 _save(folder, learner, optimiser, history, start, loss_sum)
                 saved = time.monotonic()
         history.append({"loss/train": loss_sum / steps, "learning_rate": rate})

@@ -39,7 +39,7 @@ class Watched(CaptionFeatures):
         return super().batch(rows, device)
 
 
-def run(folder: Path, captions: CaptionFeatures) -> bytes:
+def run(folder: Path, captions: CaptionFeatures, every_s: float = 60.0) -> bytes:
     """Bytes of the prompts and of the history."""
     folder.mkdir(exist_ok=True)
     state, history, _ = trainer.train(
@@ -50,6 +50,7 @@ def run(folder: Path, captions: CaptionFeatures) -> bytes:
         seed=3,
         device=BACKBONE.device,
         on_epoch=lambda epoch, figures: None,
+        checkpoint_every_s=every_s,
     )
     write_state(state, {}, folder)
     trainer.finish(folder)
@@ -57,9 +58,8 @@ def run(folder: Path, captions: CaptionFeatures) -> bytes:
 
 
 if __name__ == "__main__":
-    # a checkpoint after each step
-    trainer.CHECKPOINT_EVERY_S = -1.0  # type: ignore[misc]
     features = Watched(
         Path(sys.argv[2]), int(sys.argv[3]), lambda: os.kill(os.getpid(), signal.SIGKILL)
     )
-    run(Path(sys.argv[1]), features)
+    # a checkpoint after each step
+    run(Path(sys.argv[1]), features, -1.0)

@@ -157,5 +157,5 @@ def test_prompts_that_do_not_fit_are_refused(tmp_path: Path, prompts: Path) -> N
     with pytest.raises(InputError, match=r"tensor 'global' of shape \(3, 32\); expected \(1, 32\)"):
         load_tagger(tmp_path, "cpu")
     (tmp_path / "card.json").write_text("{}")
-    with pytest.raises(InputError, match="not a card of prompts"):
+    with pytest.raises(InputError, match="not a fitted method's card"):
         load_tagger(tmp_path, "cpu")
