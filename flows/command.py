@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from tasks.catalogue import catalogue
 from tasks.errors import InputError
 from tasks.profile import Profile, load_profile, parse_setting, profile_names
 
 
 def parse(module: str, description: str) -> argparse.Namespace:
     """Arguments of `python -m <module>`."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=description, epilog=_methods()
+    )
     parser.add_argument(
         "--profile",
         default="demo",
@@ -26,9 +29,16 @@ def parse(module: str, description: str) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change one setting, for example methods.NAME.epochs=1 (may be repeated)",
+        help="change one setting, for example seed=1 (may be repeated)",
     )
     return parser.parse_args()
+
+
+def _methods() -> str:
+    """The methods there are, for the help."""
+    return "methods (field `run`): " + "; ".join(
+        f"{name}: {method.summary}" for name, method in catalogue().items()
+    )
 
 
 def run_command(

@@ -10,10 +10,11 @@ from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.methods.fit import Lesson, fit_method
-from tasks.profile import ImageSet, Profile
+from tasks.profile import Profile
 from tasks.results import track
 from tasks.results.evaluate import AP_TABLE, evaluate
 from tasks.runners import task_runner
+from tasks.settings import ImageSet
 from tasks.workspace import Stage, find_stage
 
 Images = dict[str, tuple[Stage, Stage]]

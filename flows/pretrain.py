@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from tasks.errors import InputError
 from tasks.profile import parse_setting
-from tasks.world.pretrain import PretrainSettings, pretrain
+from tasks.world.pairs import PretrainSettings
+from tasks.world.pretrain import pretrain
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ class ImageFeatures:
     """What one pass of the image tower gives; not normalised."""
 
     pooled: Tensor
-    """[B, d] the tower's own output (`encode_image`): zero-shot CLIP's global feature."""
+    """[B, d] the tower's own output (`encode_image`): CLIP's own global feature."""
     pooled_plain: Tensor
     """[B, d] the attention pool without its positional embedding: TaI-DPT's global feature.
 
@@ -78,7 +78,7 @@ class Backbone(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """Factor on zero-shot cosines, 100 in CLIP."""
+        """Factor on cosines of classes and images, 100 in CLIP."""
         return float(self.clip.logit_scale.exp())
 
     @property

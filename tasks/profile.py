@@ -6,11 +6,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     create_model,
@@ -21,107 +19,20 @@ from pydantic import (
 from models.method import LearnsFrom, Method
 from tasks.catalogue import catalogue, group_of, method_class
 from tasks.errors import InputError
+from tasks.settings import (
+    BackboneSettings,
+    CaptionChoice,
+    CaptionSource,
+    ImageSet,
+    Name,
+    RefreshSettings,
+    Settings,
+    WorldSettings,
+)
 
 FOLDER = Path(__file__).parent / "profiles"
 DEFAULT_RUN: Final = ("zero-shot", "tai-dpt")
 """Methods of a run that names none."""
-
-
-class Settings(BaseModel):
-    """Base of every group of settings: immutable, and an unknown field is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-
-
-class CaptionSource(Settings):
-    """Caption files of one origin."""
-
-    source: Name = Field(description="Name of the origin; the first part of every caption_id.")
-    form: Literal["coco", "narratives", "table"] = Field(
-        description="MS-COCO captions JSON, OpenImages narratives JSONL, or CSV/JSONL/Parquet."
-    )
-    path: str = Field(
-        description="File or glob pattern, relative to `data`; or https://… (…zip#member), s3://…, "
-        "official:NAME of tasks/corpus/official.toml."
-    )
-    split: Name | None = Field(None, description="Split name; by default from the file's name.")
-    text_column: str = Field("text", description="Column that holds the caption (table only).")
-    id_column: str | None = Field(None, description="Column that identifies a row (table only).")
-    image_column: str | None = Field(None, description="Column with the image's id (table only).")
-
-
-class WorldSettings(Settings):
-    """The embedded world: captions and scenes made from a seed."""
-
-    seed: int = Field(0, ge=0, description="Seed of every caption and scene.")
-    captions: int = Field(10_000, ge=4, le=1_000_000, description="Captions written.")
-    scenes: int = Field(600, ge=1, le=100_000, description="Scenes of each test set.")
-    labelled: int = Field(
-        2_000,
-        ge=1,
-        le=100_000,
-        description="Scenes with true labels, for methods that learn from such.",
-    )
-
-
-class CaptionChoice(Settings):
-    """Which labelled captions are learned from."""
-
-    per_image: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Captions kept per image, chosen by seed before labels are looked at."
-    )
-    templates: bool = Field(True, description="Add CLIP's templates with each class name.")
-    dtype: Literal["float16", "bfloat16"] = Field(
-        "float16", description="Type of stored features; bfloat16 for towers beyond 65504."
-    )
-    most: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Captions to learn from, chosen by seed; by default all that are left."
-    )
-    held_out: float = Field(
-        0.02, ge=0, le=0.5, description="Share of captions kept back, to choose thresholds by."
-    )
-    store_gb: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Largest store; beyond it (or the disk) captions are encoded anew."
-    )
-
-
-class BackboneSettings(Settings):
-    """The frozen CLIP."""
-
-    model: str = Field("RN50-quickgelu", description="open_clip model name, or a JSON config file.")
-    pretrained: str = Field(
-        "", description="open_clip tag (`openai`), a local weights file, or empty: random weights."
-    )
-    resolution: Annotated[int, Field(ge=32, le=1024)] | None = Field(
-        None, description="Image side in pixels; by default the model's own."
-    )
-    seed: int = Field(0, ge=0, description="Seed of random weights.")
-
-
-class ImageSet(Settings):
-    """The images that prompts are evaluated on."""
-
-    name: Name = Field(description="Name of the image set in tables and MLflow.")
-    form: Literal["coco", "voc2007", "nuswide", "folder"] = Field(
-        "coco", description="Layout on disk; folder: any images, with a CSV (file, class)."
-    )
-    annotations: str = Field(description="Instances JSON, list file or CSV, relative to `data`.")
-    folder: str = Field(description="Folder of the images, relative to `data`.")
-    kappa: float = Field(40.0, gt=0, description="Local softmax's scale on images.")
-
-
-class RefreshSettings(Settings):
-    """When a refresh of the captions starts `tai/full`; by default never."""
-
-    train_at_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="Share of captions in new, changed or removed files since the last start."
-    )
-    train_at_drift: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        None, description="Jensen-Shannon distance of class shares since the last start."
-    )
 
 
 METHODS: Final = {name: each for name, each in catalogue().items() if "Settings" in vars(each)}

@@ -129,7 +129,7 @@ def run_stage(recipe: Recipe, work: Callable[[Path], Result], *, resumable: bool
             shutil.rmtree(building)
         building.mkdir(exist_ok=True)
         started = time.monotonic()
-        result = work(building)
+        result = _work(work, building)
         outputs = {
             path.relative_to(building).as_posix(): file_sha256(path)
             for path in sorted(building.rglob("*"))
@@ -145,6 +145,11 @@ def run_stage(recipe: Recipe, work: Callable[[Path], Result], *, resumable: bool
         write_whole(building / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         building.rename(final)
         return Stage(final, manifest, fresh=True)
+
+
+def _work(work: Callable[[Path], Result], building: Path) -> Result:
+    """The work itself; apart, so that a test can tell what runs inside it."""
+    return work(building)
 
 
 def is_finished(recipe: Recipe) -> bool:

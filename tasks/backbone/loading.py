@@ -21,7 +21,8 @@ from tasks.errors import InputError
 from tasks.workspace import canonical, source_sha256
 
 if TYPE_CHECKING:
-    from tasks.profile import BackboneSettings, Profile
+    from tasks.profile import Profile
+    from tasks.settings import BackboneSettings
 
 LOG = logging.getLogger("tai")
 RANDOM_WEIGHTS = "random weights: every score of this run is meaningless, it only tests the road"

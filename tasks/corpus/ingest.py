@@ -34,7 +34,7 @@ from tasks.progress import Progress
 from tasks.workspace import Recipe, Result, Stage, is_finished, recipe_of, run_stage, source_sha256
 
 if TYPE_CHECKING:
-    from tasks.profile import CaptionSource
+    from tasks.settings import CaptionSource
 
 LOG = logging.getLogger("tai")
 CORPUS: Final = "corpus.parquet"

@@ -10,7 +10,8 @@ from tasks.corpus import downloads
 from tasks.errors import InputError
 
 if TYPE_CHECKING:
-    from tasks.profile import CaptionSource, Profile
+    from tasks.profile import Profile
+    from tasks.settings import CaptionSource
 
 
 def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:

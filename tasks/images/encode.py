@@ -30,7 +30,8 @@ from tasks.progress import Progress
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, source_sha256
 
 if TYPE_CHECKING:
-    from tasks.profile import ImageSet, Profile
+    from tasks.profile import Profile
+    from tasks.settings import ImageSet
 
 LOG = logging.getLogger("tai")
 IMAGES: Final = "images.parquet"

@@ -17,7 +17,8 @@ from tasks.images.annotations import ImageEntry, read_image_set
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
 
 if TYPE_CHECKING:
-    from tasks.profile import ImageSet, Profile
+    from tasks.profile import Profile
+    from tasks.settings import ImageSet
 
 ENTRIES: Final = "entries.parquet"
 SCHEMA: Final = pa.schema(

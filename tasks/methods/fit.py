@@ -28,7 +28,8 @@ from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, wri
 if TYPE_CHECKING:
     from models.examples import Captions
     from tasks.labels.vocabulary import Vocabulary
-    from tasks.profile import CaptionChoice, Profile
+    from tasks.profile import Profile
+    from tasks.settings import CaptionChoice
 
 HISTORY: Final = "history.json"
 

@@ -29,13 +29,16 @@ from tasks.images.labelled import label_matrix
 from tasks.labels.label import LABELS
 from tasks.methods.state import read_state
 from tasks.pages import account, charts, showcase, words
+
+# the page asks the profile, so its code belongs to the page's key
+from tasks.profile import Profile
 from tasks.results.evaluate import SCORES, TOP, scores_of
 from tasks.results.outcome import BRANCHES, Outcome
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
-    from tasks.profile import ImageSet, Profile
+    from tasks.settings import ImageSet
 
 PAGE: Final = "index.html"
 KAPPA: Final = 50.0

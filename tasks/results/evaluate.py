@@ -43,7 +43,8 @@ from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
-    from tasks.profile import ImageSet, Profile
+    from tasks.profile import Profile
+    from tasks.settings import ImageSet
 
 LOG = logging.getLogger("tai")
 SCORES: Final = "scores.parquet"

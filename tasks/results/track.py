@@ -15,8 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
-from tasks.profile import ImageSet, Profile
+from tasks.profile import Profile
 from tasks.results.outcome import Outcome
+from tasks.settings import ImageSet
 from tasks.workspace import Stage, home
 
 STAGES = "stages.json"

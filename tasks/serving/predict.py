@@ -28,6 +28,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks import pages
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
+from tasks.methods.state import read_fitted
 from tasks.pages import heatmaps
 from tasks.progress import Progress
 from tasks.serving.registry import tagger_folder
@@ -59,21 +60,23 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     """Tags of a folder's images, copied to `out`; returns the page of them."""
     folder, results = Path(images).absolute(), Path(out).absolute()
     files = check_prediction(images, top)
-    prompts = tagger_folder(model)
+    fitted = tagger_folder(model)
+    method = read_fitted(fitted).method
     results.mkdir(parents=True, exist_ok=True)
     place = "cuda" if torch.cuda.is_available() else "cpu"
 
     def work(building: Path) -> Result:
-        found = load_tagger(prompts, place)
+        found = load_tagger(fitted, place)
         return Result(*write_tags(folder, files, found, top, building, results / PAGE))
 
     recipe = recipe_of(
         "predict",
         __name__,
+        type(method).__module__,
         inputs={
             "images": digest_of([[file, source_sha256(folder / file)] for file in files]),
             "model": digest_of(
-                [[path.name, source_sha256(path)] for path in sorted(prompts.iterdir())]
+                [[path.name, source_sha256(path)] for path in sorted(fitted.iterdir())]
             ),
         },
         parameters={"folder": folder.name, "top": top, "device": place},

@@ -28,7 +28,8 @@ from tasks.world.glyphs import HELD_OUT, SEEN, classes
 from tasks.world.scenes import SIDE, Scene, box, compose, draw
 
 if TYPE_CHECKING:
-    from tasks.profile import Profile, WorldSettings
+    from tasks.profile import Profile
+    from tasks.settings import WorldSettings
 
 NARRATIVES: Final = 0.25
 """Share of the captions that are narratives."""

@@ -4,7 +4,7 @@
 - Samples are made from the seed and their number while the model trains, each seen once.
 - A curriculum: at first one thing per scene and captions that only name it, then what people
   write, then more things. Without plain captions the loss falls by colours alone: after 900 steps
-  zero-shot mAP was still at chance (5 %), with them it is above 30 % after 500.
+  mAP without prompts was still at chance (5 %), with them it is above 30 % after 500.
 - The rate rises and stays, on pictures smaller than the scenes are used at: 1.6 times as fast.
   Where `finish` is set, it falls to zero in the last steps, at the full resolution. So `steps` may
   be changed in a run that is not there yet.
@@ -15,7 +15,6 @@
 
 import json
 import logging
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +24,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from models.backbone import Backbone, Tokenizer
 from models.contrastive import contrastive_loss
@@ -40,9 +38,9 @@ from models.prompts import class_embeddings
 from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
 from models.templates import PLAIN
 from tasks.backbone.loading import load_backbone
-from tasks.profile import Settings
 from tasks.workspace import write_whole
-from tasks.world import captions, glyphs, scenes
+from tasks.world import glyphs
+from tasks.world.pairs import VALIDATION_PAIRS, Pairs, PretrainSettings, validation_pairs
 
 LOG = logging.getLogger("tai")
 CHECKPOINT: Final = "checkpoint.safetensors"
@@ -52,60 +50,7 @@ RENDEZVOUS: Final = "rendezvous"
 CHECKPOINT_EVERY_S: Final = 180.0
 LOOK_EVERY: Final = 50
 """Steps between two looks at the validation pairs."""
-VALIDATION_PAIRS: Final = 512
 GREATEST_SCALE: Final = 100.0
-
-
-class PretrainSettings(Settings):
-    """What the weights depend on; the defaults are those of the committed ones."""
-
-    model: str = Field("demo/clip.json", description="open_clip's JSON config.")
-    seed: int = Field(0, ge=0, description="Seed of weights, scenes and captions.")
-    batch: int = Field(256, ge=2, description="Pairs per step.")
-    steps: int = Field(1500, ge=1, description="Steps in all.")
-    finish: int = Field(
-        0, ge=0, description="Last steps: at the full resolution, the rate falling to zero."
-    )
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW's rate after the first steps.")
-    weight_decay: float = Field(0.05, ge=0, description="AdamW's, on matrices and kernels.")
-    warmup: int = Field(100, ge=1, description="First steps, in which the rate rises.")
-    small_side: int = Field(96, ge=32, description="Side of pictures until the last steps.")
-    plain: int = Field(400, ge=0, description="First steps whose captions only name things.")
-    one_thing: int = Field(500, ge=0, description="First steps with one thing per scene.")
-    two_things: int = Field(700, ge=0, description="First steps with two things at most.")
-
-
-class Pairs(Dataset[tuple[NDArray[np.uint8], str]]):
-    """Scene and caption by number; the number alone decides them, and how many things there are."""
-
-    def __init__(self, name: str, count: int, settings: PretrainSettings, curriculum: bool) -> None:
-        self.name, self.count, self.settings = name, count, settings
-        self.curriculum = curriculum
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> tuple[NDArray[np.uint8], str]:
-        scene = self.scene(number)
-        rng = random.Random(f"{self.name}/{self.settings.seed}/{number}/caption")  # noqa: S311
-        plain = self.curriculum and number < self.settings.plain * self.settings.batch
-        text = captions.name_all(scene) if plain else captions.describe(rng, scene).text
-        return scenes.draw(scene, self.side(number)), text
-
-    def side(self, number: int) -> int:
-        """How large pair `number` is drawn."""
-        settings = self.settings
-        is_small = self.curriculum and number < (settings.steps - settings.finish) * settings.batch
-        return settings.small_side if is_small else scenes.SIDE
-
-    def scene(self, number: int) -> scenes.Scene:
-        """What pair `number` shows."""
-        rng = random.Random(f"{self.name}/{self.settings.seed}/{number}/scene")  # noqa: S311
-        step = number // self.settings.batch
-        most = 4
-        if self.curriculum and step < self.settings.two_things:
-            most = 1 if step < self.settings.one_thing else 2
-        return scenes.compose(rng, most=most)
 
 
 def pretrain(settings: PretrainSettings, folder: Path, ranks: int = 2) -> None:
@@ -150,7 +95,7 @@ def _train(rank: int, settings: PretrainSettings, folder: Path, ranks: int) -> N
     mean, std = (
         torch.tensor(clip.visual.preprocess_cfg[name]).view(1, 3, 1, 1) for name in ("mean", "std")
     )
-    validation = _validation(settings) if rank == 0 else None
+    validation = validation_pairs(settings) if rank == 0 else None
     began = saved = time.monotonic()
     for step, (pixels, tokens) in zip(
         range(start, settings.steps),
@@ -265,7 +210,7 @@ def encode_texts(backbone: Backbone, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def look(backbone: Backbone, validation: Any, mean: Tensor, std: Tensor) -> dict[str, float]:
-    """Retrieval among the validation pairs, and zero-shot mAP on their scenes, in percent."""
+    """Retrieval among the validation pairs, and mAP by class names alone, in percent."""
     pixels, texts, labels = validation
     clip = backbone.clip.eval()
     pooled, dense = [], []
@@ -287,22 +232,9 @@ def look(backbone: Backbone, validation: Any, mean: Tensor, std: Tensor) -> dict
     }
     for name, of_classes in scores.items():
         mean_ap = mean_average_precision(average_precisions(of_classes, labels))
-        figures[f"zero-shot/{name}"] = round(mean_ap, 2)
+        figures[f"untrained/{name}"] = round(mean_ap, 2)
     clip.train()
     return figures
-
-
-def _validation(settings: PretrainSettings) -> tuple[Tensor, list[str], Tensor]:
-    """Pairs that are never trained on: pictures, captions, labels (for the figures alone)."""
-    pairs = Pairs("validation", VALIDATION_PAIRS, settings, curriculum=False)
-    drawn = [pairs[number] for number in range(len(pairs))]
-    index = {name: column for column, name in enumerate(glyphs.classes())}
-    labels = torch.zeros(len(pairs), len(index), dtype=torch.bool)
-    for number in range(len(pairs)):
-        for name in pairs.scene(number).labels:
-            labels[number, index[name]] = True
-    pixels = torch.from_numpy(np.stack([picture for picture, _ in drawn]))
-    return pixels, [text for _, text in drawn], labels
 
 
 def _batches(

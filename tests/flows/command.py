@@ -8,8 +8,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run_python(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python` with `arguments` in the repository's root; what it makes goes to `home`."""
+def run_python(
+    home: Path, *arguments: str, root: Path = ROOT, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python` with `arguments` in the project's root; what it makes goes to `home`.
+
+    `path` is a folder of installed packages besides the environment's.
+    """
     (home / "prefect").mkdir(parents=True, exist_ok=True)
     settings = {
         "TAI_HOME": str(home),
@@ -17,14 +22,14 @@ def run_python(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(str(each) for each in (root, path) if each),
         "COLUMNS": "200",
     }
     environment = {**os.environ, **settings}
     environment.pop("PREFECT_API_URL", None)
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         capture_output=True,
         text=True,

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from models.metrics import f1_scores
 from tasks.methods.fit import split_captions
-from tasks.profile import CaptionChoice
 from tasks.results.thresholds import decision_rate, image_thresholds
+from tasks.settings import CaptionChoice
 
 
 def test_held_out_captions_are_not_trained_on_and_templates_always_are() -> None:

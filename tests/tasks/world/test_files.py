@@ -11,7 +11,7 @@ from PIL import Image
 
 from tasks.corpus import ingest
 from tasks.images.image_sets import read_image_set
-from tasks.profile import WorldSettings
+from tasks.settings import WorldSettings
 from tasks.world import files
 from tasks.world.glyphs import HELD_OUT
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from models.contrastive import contrastive_loss
-from tasks.world import pretrain
-from tasks.world.pretrain import PretrainSettings
+from tasks.world import pairs, pretrain
+from tasks.world.pairs import PretrainSettings
 
 FEW = PretrainSettings(
     batch=32, steps=24, finish=4, warmup=4, learning_rate=3e-3, plain=24, one_thing=24
@@ -18,7 +18,7 @@ FEW = PretrainSettings(
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrain, "LOOK_EVERY", 8)
-    monkeypatch.setattr(pretrain, "VALIDATION_PAIRS", 16)
+    monkeypatch.setattr(pairs, "VALIDATION_PAIRS", 16)
 
 
 def test_the_loss_is_clips() -> None:

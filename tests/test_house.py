@@ -1,0 +1,289 @@
+"""The house: imports go one way, nobody names a method, keys tell the whole truth."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from flows.doors import check
+from models.methods.zero_shot import ZeroShot
+from tasks import code, workspace
+from tasks.catalogue import catalogue
+from tasks.labels.refresh import publish_refresh
+from tasks.pages.quality import quality
+from tasks.pages.report import report
+from tasks.profile import load_profile
+from tasks.results.thresholds import choose_thresholds
+from tasks.serving.predict import tag_folder
+from tasks.world.files import make_world
+from tests.tasks.road import whole_run
+
+ROOT = Path(__file__).parents[1]
+# from the top: an import goes to a lower floor, or to a room further right on the same one
+FLOORS = [
+    ["flows"],
+    ["tasks.serving", "tasks.pages"],
+    ["tasks.results"],
+    ["tasks.methods"],
+    [
+        "tasks.captions",
+        "tasks.images",
+        "tasks.world",
+        "tasks.labels",
+        "tasks.corpus",
+        "tasks.backbone",
+    ],
+    ["tasks"],
+    ["models", "sql"],
+]
+ROOMS = [room for floor in FLOORS for room in floor]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(name: str) -> str:
+    return max((room for room in ROOMS if name == room or name.startswith(f"{room}.")), key=len)
+
+
+def sources() -> list[Path]:
+    found = [path for top in code.PACKAGES for path in (ROOT / top).rglob("*.py")]
+    return sorted(path for path in found if "__pycache__" not in path.parts)
+
+
+def imports(path: Path) -> list[Path]:
+    """Files that a module imports when it runs, without the packages that they lie in."""
+    found = code._imported(path, code.PACKAGES)
+    return [each for each in found if each.name != "__init__.py" or each.parent in (ROOT / "sql",)]
+
+
+def test_imports_go_one_way() -> None:
+    assert len(FLOORS) <= 7
+    for path in sources():
+        room = room_of(module_name(path))
+        for imported in imports(path):
+            target = room_of(module_name(imported))
+            assert ROOMS.index(room) <= ROOMS.index(target), f"{path} imports {imported}"
+
+
+def test_no_module_imports_itself_on_a_way_around() -> None:
+    graph = {path: imports(path) for path in sources()}
+    done: set[Path] = set()
+
+    def visit(path: Path, way: tuple[Path, ...]) -> None:
+        assert path not in way, [str(each) for each in (*way, path)]
+        if path not in done:
+            for imported in graph.get(path, []):
+                visit(imported, (*way, path))
+            done.add(path)
+
+    for path in graph:
+        visit(path, ())
+
+
+def test_nobody_names_a_method_but_its_own_file() -> None:
+    """And the one place that says which methods a run takes by default."""
+    for name, method in catalogue().items():
+        if "-" not in name:
+            # a plain word would be found where it means something else
+            continue
+        own = Path(sys.modules[method.__module__].__file__ or "")
+        for path in sources():
+            named = re.search(rf"(?<![\w-]){name}(?![\w-])", path.read_text(encoding="utf-8"))
+            is_free = path in (own, ROOT / "tasks" / "profile.py")
+            assert is_free or not named, f"{path} names {name}"
+
+
+def test_no_file_has_grown_too_long() -> None:
+    grown = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in sources()
+        if len(path.read_text().splitlines()) > 360
+    }
+    # the suite of checks is one list
+    still_whole = {"tasks/corpus/readers.py", "tasks/labels/vocabulary.py"}
+    assert set(grown) <= {"tasks/methods/checks.py", *still_whole}, grown
+
+
+class Trace:
+    """Project files that each stage's work runs or opens, and the modules its key was made of."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, tuple[str, ...]] = {}
+        self.touched: dict[tuple[str, ...], set[Path]] = {}
+        self.working: list[tuple[str, ...]] = []
+
+    def digest(self, real: Callable[[Any], str]) -> Callable[[Any], str]:
+        def code_digest(modules: Any) -> str:
+            self.modules[modules[0]] = tuple(modules)
+            return real(modules)
+
+        return code_digest
+
+    def add(self, name: str) -> None:
+        path = Path(name)
+        inside = path.is_absolute() and path.is_relative_to(ROOT)
+        if self.working and inside and path.relative_to(ROOT).parts[0] in code.PACKAGES:
+            self.touched.setdefault(self.working[-1], set()).add(path)
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        name = frame.f_code.co_filename
+        if name.endswith("workspace.py") and frame.f_code.co_name == "_work":
+            if event == "call":
+                self.working.append(self.modules[frame.f_locals["work"].__module__])
+            elif event == "return":
+                self.working.pop()
+        elif event == "call":
+            self.add(name)
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
+    """Every stage that there is, run once on the small profile."""
+    found = Trace()
+    home = tmp_path_factory.mktemp("home")
+
+    def opened(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str) and not arguments[0].endswith("pyc"):
+            found.add(arguments[0])
+
+    sys.addaudithook(opened)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAI_HOME", str(home))
+        patch.chdir(ROOT)
+        patch.setattr(workspace, "code_digest", found.digest(workspace.code_digest))
+        images = load_profile("tests/small/small.toml").images[0].model_dump()
+        settings: dict[str, Any] = {"run": ["zero-shot", "tai", "linear-probe", "tai-dpt"]}
+        settings |= {"labelled": images | {"name": "labelled"}, "objects": "instances_demo.json"}
+        settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
+        profile = load_profile("tests/small/small.toml", settings)
+        world = {"world.captions": 8, "world.scenes": 1, "world.labelled": 1}
+        code.reachable.cache_clear()
+        threading.setprofile(found)
+        sys.setprofile(found)
+        try:
+            make_world.fn(load_profile("demo", world))
+            vocabulary = check(profile)
+            outcome = choose_thresholds.fn(profile, vocabulary, whole_run(profile))
+            report.fn(profile, vocabulary, outcome, "python -m flows.tai")
+            files = [home / str(number) for number in range(len(outcome.corpora))]
+            labelled = list(zip(files, outcome.corpora, outcome.labels, strict=True))
+            quality.fn(profile, vocabulary, labelled)
+            publish_refresh.fn(profile, vocabulary, labelled)
+            fitted = str(outcome.fitted["tai-dpt"].folder)
+            tag_folder.fn("tests/small/images", fitted, 2, str(home / "tags"))
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)  # type: ignore[arg-type]
+    yield found
+    found.working.clear()
+
+
+def stages_in_code() -> set[str]:
+    return {
+        module_name(path)
+        for path in sources()
+        if "run_stage(" in path.read_text() and path.name != "workspace.py"
+    }
+
+
+def test_a_key_covers_all_that_the_work_runs_or_reads(trace: Trace) -> None:
+    assert {modules[0] for modules in trace.touched} == stages_in_code()
+    for modules, touched in trace.touched.items():
+        missing = touched - set(code.reachable(*modules))
+        assert not missing, f"the key of {modules} does not cover {sorted(missing)}"
+
+
+def test_a_change_makes_new_keys_where_the_file_is_reached_and_nowhere_else(trace: Trace) -> None:
+    roots = list(trace.touched)
+    before = [code.code_digest(modules) for modules in roots]
+    real = code._content
+    files = {path for modules in roots for path in code.reachable(*modules)} | set(sources())
+    for path in sorted(files):
+        contents = {path: "changed"}
+
+        def content(each: Path, changed: dict[Path, str] = contents) -> str:
+            return changed.get(each) or real(each)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(code, "_content", content)
+            after = [code.code_digest(modules) for modules in roots]
+        for modules, old, new in zip(roots, before, after, strict=True):
+            is_reached = path in code.reachable(*modules)
+            assert (old != new) == is_reached, (modules, path)
+            if path in trace.touched[modules]:
+                assert old != new, (modules, path)
+
+
+def test_what_has_nothing_to_do_with_a_stage_is_not_in_its_key() -> None:
+    def reached(*modules: str) -> set[str]:
+        return {path.relative_to(ROOT).as_posix() for path in code.reachable(*modules)}
+
+    ingest, label = reached("tasks.corpus.ingest"), reached("tasks.labels.label")
+    encode, images = reached("tasks.captions.encode"), reached("tasks.images.encode")
+    zero = reached("tasks.results.evaluate", ZeroShot.__module__)
+    for of_stage in (ingest, label, encode, images, zero):
+        assert not [name for name in of_stage if name.startswith(("flows", "tasks/pages"))]
+        assert "tasks/profile.py" not in of_stage
+    assert not [name for name in ingest | label if name.startswith("models")]
+    assert "sql/corpus/judged.sql" in ingest
+    assert "sql/corpus/checks/captions_once.sql" in ingest
+    assert "sql/labels/matches.sql" in label
+    assert not [name for name in label if name.startswith("sql/report")]
+    assert "models/prompts.py" in zero
+    assert "models/methods/tai_dpt.py" not in zero
+    assert {"tasks/pages/templates/report.html", "tasks/pages/templates/page.html"} <= reached(
+        "tasks.pages.report"
+    )
+    assert "tasks/world/words.csv" in reached("tasks.world.files")
+
+
+def test_an_upside_down_classifier_is_noticed_at_once(tmp_path: Path) -> None:
+    """`class_embeddings` turned upside down in a copy of the project: another mAP, nothing old."""
+    for name in (*code.PACKAGES, "tests/small"):
+        subprocess.run(["mkdir", "-p", str(tmp_path / name)], check=True)
+        subprocess.run(["cp", "-r", f"{ROOT / name}/.", str(tmp_path / name)], check=True)
+    script = (
+        "import json\n"
+        "from tasks.profile import load_profile\n"
+        "from tests.tasks.road import whole_run\n"
+        "profile = load_profile('tests/small/small.toml', {'run': ['zero-shot']})\n"
+        "stages = whole_run(profile).evaluations['zero-shot']['small']\n"
+        "print(json.dumps([stages.figures['mAP/merged'], stages.fresh]))\n"
+    )
+    subprocess.run(["cp", "-r", str(ROOT / "tests" / "tasks"), str(tmp_path / "tests")], check=True)
+
+    def run() -> tuple[float, bool]:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={"TAI_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path), "PATH": "/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        value, fresh = json.loads(done.stdout.splitlines()[-1])
+        return value, fresh
+
+    right, _ = run()
+    assert run() == (right, False)
+    prompts = tmp_path / "models" / "prompts.py"
+    text = prompts.read_text()
+    turned = text.replace(
+        "return F.normalize(torch.stack(means), dim=-1)",
+        "return -F.normalize(torch.stack(means), dim=-1)",
+    )
+    assert turned != text
+    prompts.write_text(turned)
+    wrong, fresh = run()
+    assert fresh
+    assert wrong != right
