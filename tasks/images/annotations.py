@@ -15,7 +15,7 @@ import csv
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 import numpy as np
@@ -23,8 +23,7 @@ import orjson
 from defusedxml import DefusedXmlException, ElementTree
 
 from tasks.errors import InputError
-
-SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+from tasks.images.folders import files_of
 
 
 @dataclass(frozen=True)
@@ -55,22 +54,21 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> list[Im
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the image set's images")
     if annotations is None:
-        entries = _of_folder(folder)
-    else:
-        readers: dict[str, Callable[[Path], Iterable[ImageEntry]]] = {
-            "coco": _of_coco,
-            "voc2007": _of_voc,
-            "nuswide": _of_nuswide,
-            "folder": _of_table,
-        }
-        entries = list(readers[form](annotations))
+        return _of_folder(folder)
+    readers: dict[str, Callable[[Path], Iterable[ImageEntry]]] = {
+        "coco": _of_coco,
+        "voc2007": _of_voc,
+        "nuswide": _of_nuswide,
+        "folder": _of_table,
+    }
+    entries = list(readers[form](annotations))
     if not entries:
-        raise InputError(f"{annotations or folder}: no image; expected at least one")
+        raise InputError(f"{annotations}: no image; expected at least one")
     files: set[str] = set()
     for entry in entries:
         if entry.file in files:
             raise InputError(f"{annotations}: image {entry.file!r} is listed twice")
-        files.add(_inside(annotations or folder, entry.file))
+        files.add(_inside(annotations, entry.file))
     if not any((folder / entry.file).is_file() for entry in entries):
         raise InputError(
             f"{folder}: none of the images is here; the first would be {entries[0].file}"
@@ -204,8 +202,13 @@ def _of_table(table: Path) -> list[ImageEntry]:
 
 
 def _of_folder(folder: Path) -> list[ImageEntry]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    files = [path.relative_to(folder).as_posix() for path in paths]
+    found = files_of(folder)
+    if not found.pictures:
+        others = ", ".join(f"{n} {suffix}" for suffix, n in found.passed_over.most_common(3))
+        raise InputError(
+            f"{folder}: no image; expected at least one, found {others or 'nothing at all'}"
+        )
+    files = found.pictures
     return [ImageEntry(file, file, ()) for file in files]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +16,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from torch.utils.data import DataLoader, Dataset
@@ -25,9 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from models.backbone import ImageFeatures
 from tasks.backbone.loading import LoadedBackbone, device_of, identity_of, load
 from tasks.errors import InputError
+from tasks.images.decode import content_sha256, decode
 from tasks.images.image_sets import ENTRIES
 from tasks.progress import Progress
-from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, source_sha256
+from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -44,7 +43,6 @@ IMAGES_PER_READ: Final = 128
 FEWEST_FOR_WORKERS: Final = 2048
 """Below that many images, starting worker processes takes longer than they save."""
 MOST_WORKERS: Final = 8
-LARGEST_PIXELS: Final = 100_000_000
 
 
 @task(name="images", cache_policy=NO_CACHE, task_run_name="images {image_set.name}")
@@ -52,7 +50,7 @@ def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage
     """Global and dense features of an image set, whatever its images show."""
     folder = profile.path(image_set.folder)
     files = pq.read_table(listed.file(ENTRIES), columns=["file"])["file"].to_pylist()
-    content = {file: source_sha256(folder / file) for file in files if (folder / file).is_file()}
+    content = {file: content_sha256(folder / file) for file in files}
 
     def work(out: Path) -> Result:
         return Result(*write_image_features(files, folder, load(profile), out))
@@ -93,7 +91,7 @@ def write_image_features(
         unfinished.rename(path)
     kept = [file for path in paths for file in _shard(path)["file"].to_pylist()]
     bad = [
-        {"file": file, "reason": str(_load(folder / file))}
+        {"file": file, "reason": str(decode(folder / file))}
         for file in sorted(set(files) - set(kept))
     ]
     if not kept:
@@ -206,28 +204,11 @@ def _write_shard(
 
 
 def _decode(path: Path, preprocess: Any) -> torch.Tensor | None:
-    image = _load(path)
+    image = decode(path)
     if isinstance(image, str):
         return None
     tensor: torch.Tensor = preprocess(image)
     return tensor
-
-
-def _load(path: Path) -> Image.Image | str:
-    """The decoded image, or why the file is none that can be used."""
-    if not path.is_file():
-        return "no such file"
-    try:
-        with warnings.catch_warnings():
-            # the size is checked here, on the header alone
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.width * image.height > LARGEST_PIXELS:
-                    return f"{image.width} x {image.height} pixels, more than {LARGEST_PIXELS:,}"
-                image.load()
-                return image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"not a whole image: {error}".replace(str(path), path.name)
 
 
 def _shard(path: Path) -> pa.RecordBatch:

@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from tasks.images.decode import decode
+
 SIDE: Final = 192
 """Pixels of a picture's longer side."""
 STRONGEST: Final = 0.75
@@ -67,11 +69,8 @@ def relative_cosines(dense: torch.Tensor, prompt: torch.Tensor) -> Pixels:
 
 
 def _small(path: Path, *, square: bool, side: int) -> Image.Image | None:
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * side, 2 * side))
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    small = decode(path, at_least=2 * side)
+    if isinstance(small, str):
         return None
     if square:
         edge = min(small.size)

@@ -1,9 +1,7 @@
 """The product of a run: a frozen CLIP and a fitted method, that tags images."""
 
-import io
 import json
 import shutil
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,12 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from PIL import Image
 
 from models.method import Method
 from tasks.backbone.loading import LoadedBackbone, load_backbone
 from tasks.errors import InputError
-from tasks.images.encode import LARGEST_PIXELS
+from tasks.images.decode import decode
 from tasks.methods.state import CARD, STATE, Fitted, read_fitted
 from tasks.workspace import write_whole
 
@@ -126,15 +123,8 @@ def write_tagger(
 
 
 def _read(source: Path | bytes, preprocess: Any) -> torch.Tensor | str:
-    try:
-        with warnings.catch_warnings():
-            # the size is checked here, on the header alone
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if image.width * image.height > LARGEST_PIXELS:
-                    return f"{image.width} x {image.height} pixels, more than {LARGEST_PIXELS:,}"
-                tensor: torch.Tensor = preprocess(image)
-                return tensor
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = f"not a whole image: {error}"
-        return reason if isinstance(source, bytes) else reason.replace(str(source), source.name)
+    image = decode(source)
+    if isinstance(image, str):
+        return image
+    tensor: torch.Tensor = preprocess(image)
+    return tensor

@@ -1,0 +1,62 @@
+"""Which files of a folder are pictures: by suffix or by first bytes, with its subfolders."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.errors import InputError
+from tasks.images.decode import SUFFIXES, looks_like_picture, printable
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a folder of pictures holds."""
+
+    pictures: list[str]
+    """Sorted paths relative to the folder, with forward slashes, of what is taken for a picture.
+
+    Among them is what is named like one and is none, such as a folder or a dangling link: it will
+    be a reject with a reason.
+    """
+    passed_over: Counter[str]
+    """How many other files there are, by suffix in lower case."""
+
+
+def files_of(folder: Path) -> Folder:
+    """Look through a folder and its subfolders, links to folders too; no folder is met twice.
+
+    Hidden files and folders are passed over, as are those that macOS puts into archives.
+
+    Raises:
+        InputError: the folder cannot be read.
+
+    """
+    pictures: list[str] = []
+    passed_over: Counter[str] = Counter()
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise InputError(f"{folder}: cannot be read: {error.strerror}")
+        passed_over["(folder that cannot be read)"] += 1
+
+    for root, names, files in os.walk(folder, onerror=refuse, followlinks=True):
+        found = Path(root).stat()
+        if (found.st_dev, found.st_ino) in seen:
+            names.clear()
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        for name in sorted(names):
+            path = Path(root, name)
+            if name.startswith(".") or name == "__MACOSX":
+                names.remove(name)
+            elif path.suffix.lower() in SUFFIXES:
+                pictures.append(printable(path.relative_to(folder).as_posix()))
+        for name in files:
+            path = Path(root, name)
+            if not name.startswith(".") and looks_like_picture(path):
+                pictures.append(printable(path.relative_to(folder).as_posix()))
+            else:
+                passed_over[printable(path.suffix.lower()) or "(no suffix)"] += 1
+    return Folder(sorted(pictures), passed_over)
