@@ -28,12 +28,13 @@ from prefect.cache_policies import NO_CACHE
 from tasks import pages
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
+from tasks.images.decode import content_sha256
 from tasks.methods.state import read_fitted
 from tasks.pages import heatmaps
 from tasks.progress import Progress
 from tasks.serving.registry import tagger_folder
 from tasks.serving.tagger import Tagger, load_tagger
-from tasks.workspace import Result, digest_of, recipe_of, run_stage, source_sha256, write_whole
+from tasks.workspace import Result, digest_of, recipe_of, run_stage, write_whole
 
 TAGS: Final = "tags.parquet"
 TABLE: Final = "tags.csv"
@@ -74,9 +75,13 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
         __name__,
         type(method).__module__,
         inputs={
-            "images": digest_of([[file, source_sha256(folder / file)] for file in files]),
+            "images": digest_of([[file, content_sha256(folder / file)] for file in files]),
             "model": digest_of(
-                [[path.name, source_sha256(path)] for path in sorted(fitted.iterdir())]
+                [
+                    [path.name, content_sha256(path)]
+                    for path in sorted(fitted.iterdir())
+                    if path.is_file()
+                ]
             ),
         },
         parameters={"folder": folder.name, "top": top, "device": place},

@@ -137,9 +137,20 @@ def tagger_folder(model: str) -> Path:
     except MlflowException as error:
         raise InputError(
             f"model {model!r}: neither registered nor a folder; run flows.tai first, or name a "
-            f"folder with state.safetensors and card.json ({error.message})"
+            f"folder with state.safetensors and card.json; {_registered(client)}"
         ) from error
     return Path(folder)
+
+
+def _registered(client: MlflowClient) -> str:
+    """Which models there are, to choose from."""
+    found = client.search_registered_models()
+    names = [
+        f"{each.name}@{alias}" if alias else each.name
+        for each in found
+        for alias in (sorted(each.aliases) or [""])
+    ]
+    return f"registered are: {', '.join(names)}" if names else "none is registered yet"
 
 
 def save_model(folder: Path) -> None:

@@ -57,6 +57,8 @@ def test_a_folder_is_tagged_and_shown(
     tmp_path: Path, images: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
+    (images / "dangling.png").symlink_to(images / "nowhere.png")
+    (images / "folder.jpg").mkdir()
     page = tag_folder.fn(str(images), str(prompts), 2, str(tmp_path / "out"))
     rows = pq.read_table(tmp_path / "out" / "tags.parquet").to_pylist()
     assert [row["file"] for row in rows] == ["a.png", "b.jpg", "sub/<script>.png", "sub/d.png"]
@@ -78,7 +80,9 @@ def test_a_folder_is_tagged_and_shown(
     assert rejects.startswith("file,reason\nbroken.png,not a whole image")
     text = page.read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in text
-    assert "5 images" in text
+    assert "dangling.png,a link to nothing" in rejects
+    assert "folder.jpg,a folder, not a file" in rejects.replace('"', "")
+    assert "7 images" in text
     for hostile in ("<script>", "<i>", "<pictures>"):
         assert hostile not in text
     assert text.count("data:image/jpeg") == 4

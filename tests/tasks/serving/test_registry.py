@@ -1,8 +1,14 @@
-"""The rule by which the alias `best` moves."""
+"""The rule by which the alias `best` moves, and what is said of a model that is not there."""
 
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
-from tasks.serving.registry import is_better
+from tasks.errors import InputError
+from tasks.results.track import tracking_uri
+from tasks.serving.registry import is_better, tagger_folder
 
 
 def version(images: str, score: float) -> ModelVersion:
@@ -19,3 +25,14 @@ def test_the_alias_moves_to_higher_scores_on_the_same_images_alone() -> None:
     assert not is_better(new(50.0), version("a", 50.0))
     assert not is_better(new(9.0), version("a", 50.0))
     assert not is_better(new(99.0, images="b"), version("a", 50.0))
+
+
+def test_an_unknown_model_lists_those_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with pytest.raises(InputError, match="none is registered yet"):
+        tagger_folder("tai-mine@best")
+    MlflowClient(tracking_uri()).create_registered_model("tai-yours")
+    with pytest.raises(InputError, match="registered are: tai-yours"):
+        tagger_folder("tai-mine@best")
