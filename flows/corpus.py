@@ -1,6 +1,7 @@
 """The flow `corpus`: ingest what is new, relabel only that, say what moved, train if enough."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,20 @@ def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
     LOG.info("corpus: captions have moved enough to train anew; started %s", started.name)  # type: ignore[union-attr]
 
 
+def _print(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        sys.stdout.write(
+            f"{row['file']}: {row['captions/read']:,} captions, {row['captions/labelled']:,} name "
+            f"a class, {row['captions/rejected']:,} records are none"
+            f"{'' if row['new'] else ' (as it was)'}\n"
+        )
+
+
 if __name__ == "__main__":
-    run_command(
-        corpus,
-        check_captions,
-        parse("flows.corpus", "Ingest and label a profile's captions."),
+    _print(
+        run_command(
+            corpus,
+            check_captions,
+            parse("flows.corpus", "Ingest and label a profile's captions."),
+        )
     )

@@ -11,6 +11,7 @@ from flows.doors import check_captions
 from tasks.pages.quality import quality as write_page
 from tasks.profile import Profile, load_profile
 from tasks.results import track
+from tasks.world.files import make_world
 
 
 @flow(name="quality")
@@ -28,7 +29,7 @@ def quality(
         images whose captions are pooled.
 
     """
-    chosen = load_profile(profile, settings)
+    chosen = make_world(load_profile(profile, settings))
     vocabulary = check_captions(chosen)
     stage = write_page(chosen, vocabulary, label_files(chosen))
     page = stage.file("index.html")

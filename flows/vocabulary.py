@@ -17,6 +17,7 @@ from tasks.labels import drafts, label
 from tasks.labels.vocabulary import load_vocabulary
 from tasks.profile import load_profile
 from tasks.workspace import write_whole
+from tasks.world.files import make_world
 
 SHOWN = 8
 
@@ -62,7 +63,7 @@ def _draft(console: Console, arguments: argparse.Namespace) -> Path:
 def _look(console: Console, vocabulary: Path, profile: str, data: str | None) -> None:
     """A table of the classes: captions that name each, and the words around."""
     changes = {"vocabulary": str(vocabulary.absolute())} | ({"data": data} if data else {})
-    chosen = load_profile(profile, changes)
+    chosen = make_world.fn(load_profile(profile, changes))
     loaded = check_captions(chosen)
     corpora = [ingest.ingest_captions.fn(*found) for found in caption_files(chosen)]
     labels = [label.label_captions.fn(corpus, loaded) for corpus in corpora]
