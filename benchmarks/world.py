@@ -13,6 +13,7 @@ from typing import Any
 
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.captions.phrases import encode_phrases
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.images.encode import encode_images
@@ -27,6 +28,7 @@ from tasks.workspace import Stage
 from tasks.world.files import make_world
 
 SEEDS = (0, 1, 2)
+PROMPTS = "tai-dpt"
 CAPTIONS = (250, 1000, 4000, 10_000)
 
 Maps = dict[str, dict[str, float]]
@@ -55,7 +57,7 @@ class World:
         profile = load_profile(self.profile, settings)
         lesson = Lesson()
         if profile.learns_from(name, "captions"):
-            lesson = self.lesson(captions)
+            lesson = self.lesson(captions, profile.method(name).reads)
         elif profile.learns_from(name, "labelled images"):
             listed, images = self.images["labelled"]
             lesson = Lesson(listed=listed, images=images)
@@ -73,8 +75,8 @@ class World:
             }
         return found
 
-    def lesson(self, captions: int) -> Lesson:
-        """The world's first captions."""
+    def lesson(self, captions: int, reads: str) -> Lesson:
+        """The world's first captions, encoded as a method reads them."""
         few = {"world.captions": captions, "world.scenes": 1, "world.labelled": 1}
         profile: Profile = make_world.fn(load_profile("demo", {**self.settings, **few}))
         corpora, labels = [], []
@@ -82,6 +84,10 @@ class World:
             corpora.append(ingest_captions.fn(source, path))
             labels.append(label_captions.fn(corpora[-1], self.vocabulary))
         choice = choose_captions.fn(profile, self.vocabulary, corpora, labels)
+        if reads == "phrases":
+            every = list(choice.figures["store_bytes"])
+            encoded = (encode_phrases.fn(profile, choice, part) for part in every)
+            return Lesson(choice, phrases=tuple(encoded))
         parts = stored_partitions(profile, choice)
         features = (encode_partition.fn(profile, choice, part) for part in parts)
         return Lesson(choice, tuple(features))
@@ -94,8 +100,8 @@ def rows_of(world: World) -> dict[str, Maps]:
     for count in CAPTIONS[:-1]:
         rows[f"{headline}, {count} captions"] = world.maps(headline, count)
     for loss in ("bce", "asl"):
-        changed = {f"methods.{headline}.loss": loss}
-        rows[f"{headline}, {loss}"] = world.maps(headline, settings=changed)
+        changed = {f"methods.{PROMPTS}.loss": loss}
+        rows[f"{PROMPTS}, {loss}"] = world.maps(PROMPTS, settings=changed)
     return rows
 
 

@@ -6,6 +6,7 @@ from prefect import flow
 
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.captions.phrases import encode_phrases
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
@@ -32,13 +33,13 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
         mlflow_run: id of the run under which each method's is nested.
 
     Returns:
-        The keys of all stages: `choice`, `features` by partition, `fitted` by method, `listed` and
-        `images` by image set, `evaluations` by method and image set.
+        The keys of all stages: `choice`, `features` and `phrases` by partition, `fitted` by method,
+        `listed` and `images` by image set, `evaluations` by method and image set.
 
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))
     images = {each.name: _encoded(profile, each) for each in profile.image_sets}
-    captions = None
+    captions = _Captions(profile, vocabulary, corpora, labels)
     keys: dict[str, Any] = {
         "fitted": {},
         "listed": {each.name: images[each.name][0].folder.name for each in profile.images},
@@ -50,8 +51,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
             run.parameters(profile.flat() | {"method": name})
             lesson = Lesson()
             if profile.learns_from(name, "captions"):
-                captions = captions or _captions(profile, vocabulary, corpora, labels)
-                lesson = captions
+                lesson = captions.lesson(name)
             elif profile.learns_from(name, "labelled images") and profile.labelled:
                 run.tag("labels", "learned from the true labels of other images, for scale")
                 listed, encoded = images[profile.labelled.name]
@@ -65,10 +65,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 run.metrics(track.metrics_of(profile, image_set, found.figures))
                 run.artifact(found.file(AP_TABLE), image_set.name)
                 keys["evaluations"][name][image_set.name] = found.folder.name
-    choice = captions.choice if captions else None
-    keys["choice"] = choice.folder.name if choice else None
-    keys["features"] = [stage.folder.name for stage in captions.features] if captions else []
-    return keys
+    return keys | captions.keys()
 
 
 def _encoded(profile: Profile, image_set: ImageSet) -> tuple[Stage, Stage]:
@@ -77,17 +74,48 @@ def _encoded(profile: Profile, image_set: ImageSet) -> tuple[Stage, Stage]:
     return listed, encode_images(profile, image_set, listed)
 
 
-def _captions(
-    profile: Profile, vocabulary: Vocabulary, corpora: list[str], labels: list[str]
-) -> Lesson:
-    """The captions to learn from, and their features."""
-    choice = choose_captions(
-        profile,
-        vocabulary,
-        [find_stage("ingest", key) for key in corpora],
-        [find_stage("label", key) for key in labels],
-    )
-    return Lesson(choice, tuple(encode_captions(profile, choice)))
+class _Captions:
+    """The captions to learn from, chosen and encoded once, when the first method asks for them."""
+
+    def __init__(
+        self, profile: Profile, vocabulary: Vocabulary, corpora: list[str], labels: list[str]
+    ) -> None:
+        self._profile, self._vocabulary = profile, vocabulary
+        self._corpora, self._labels = corpora, labels
+        self._lessons: dict[str, Lesson] = {}
+
+    def lesson(self, name: str) -> Lesson:
+        """The captions as the method `name` reads them."""
+        reads = self._profile.method(name).reads
+        if reads not in self._lessons:
+            choice = self._choice()
+            encoded = tuple(encode_captions(self._profile, choice, reads))
+            is_phrases = reads == "phrases"
+            self._lessons[reads] = (
+                Lesson(choice, phrases=encoded) if is_phrases else Lesson(choice, encoded)
+            )
+        return self._lessons[reads]
+
+    def _choice(self) -> Stage:
+        for lesson in self._lessons.values():
+            if lesson.choice:
+                return lesson.choice
+        return choose_captions(
+            self._profile,
+            self._vocabulary,
+            [find_stage("ingest", key) for key in self._corpora],
+            [find_stage("label", key) for key in self._labels],
+        )
+
+    def keys(self) -> dict[str, Any]:
+        """Keys of the stages, where any method asked for them."""
+        lessons = self._lessons.values()
+        choice = next((lesson.choice for lesson in lessons if lesson.choice), None)
+        return {
+            "choice": choice.folder.name if choice else None,
+            "features": [stage.folder.name for each in lessons for stage in each.features],
+            "phrases": [stage.folder.name for each in lessons for stage in each.phrases],
+        }
 
 
 def _fitted(
@@ -105,19 +133,24 @@ def _fitted(
     return fitted
 
 
-def encode_captions(profile: Profile, choice: Stage) -> list[Stage]:
+def encode_captions(profile: Profile, choice: Stage, reads: str = "tokens") -> list[Stage]:
     """Features of the chosen captions by partition, by the profile's task runner."""
     # one after the other on threads: a partition keeps all cores, or the GPU, busy
     mapped = encode.with_options(task_runner=task_runner(profile.runner, threads=1))
-    return mapped(profile, choice.folder.name)
+    return mapped(profile, choice.folder.name, reads)
 
 
 @flow(name="encode", persist_result=False)
-def encode(profile: Profile, choice: str) -> list[Stage]:
-    """Encode a choose stage's partitions side by side; none where features are not stored."""
+def encode(profile: Profile, choice: str, reads: str = "tokens") -> list[Stage]:
+    """Encode a choose stage's partitions side by side, whole captions' tokens or phrases.
+
+    None where features of tokens are not stored.
+    """
     chosen = find_stage("choose", choice)
-    encoded = [
-        encode_partition.submit(profile, chosen, part)
-        for part in stored_partitions(profile, chosen)
-    ]
+    if reads == "phrases":
+        parts = list(chosen.figures["store_bytes"])
+        encoded = [encode_phrases.submit(profile, chosen, part) for part in parts]
+    else:
+        parts = stored_partitions(profile, chosen)
+        encoded = [encode_partition.submit(profile, chosen, part) for part in parts]
     return [future.result() for future in encoded]

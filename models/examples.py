@@ -22,6 +22,22 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True)
+class PhraseBatch:
+    """Frozen features of the phrases of B captions, T in all, end to end, and labels."""
+
+    features: Tensor
+    """[T, d] L2-normalised, each phrase encoded alone."""
+    offsets: Tensor
+    """[B + 1] int64: caption i's phrases are rows offsets[i] to offsets[i + 1]; each has one."""
+    named: Tensor
+    """[K] int64, rows of phrases that name a class,"""
+    named_classes: Tensor
+    """[K] and which; a phrase that names several stands here several times."""
+    labels: Tensor
+    """[B, C] booleans."""
+
+
+@dataclass(frozen=True)
 class ImageBatch:
     """Frozen features and labels of B images."""
 

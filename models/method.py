@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from models.backbone import Backbone, ImageFeatures
-from models.examples import CaptionBatch
 from models.schedule import learning_rate
 
 LearnsFrom = Literal["nothing", "captions", "labelled images"]
@@ -65,6 +64,9 @@ class Learner(nn.Module, ABC):
     def __init__(self, settings: TrainedSettings) -> None:
         super().__init__()
         self.settings = settings
+
+    def prepare(self, examples: Any, rows: Tensor, device: torch.device) -> None:
+        """Look at the examples `rows` once before training starts; by default nothing."""
 
     @abstractmethod
     def loss(self, batch: Any, generator: torch.Generator) -> Tensor:
@@ -122,6 +124,8 @@ class Method(ABC):
     summary: ClassVar[str]
     """One sentence for tables and pages."""
     learns_from: ClassVar[LearnsFrom]
+    reads: ClassVar[Literal["tokens", "phrases"]] = "tokens"
+    """What captions are to it, where it learns from them: `CaptionBatch` or `PhraseBatch`."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What it asks of the backbone besides global features."""
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
@@ -138,7 +142,7 @@ class Method(ABC):
 
         Args:
             setup: the backbone, the classes, the seed.
-            examples: `Captions`, `Images`, or None where it learns from nothing.
+            examples: captions as `reads` says, `Images`, or None where it learns from nothing.
 
         """
         raise NotImplementedError(f"{self.name} is fitted by the shared trainer")
@@ -168,8 +172,8 @@ class Method(ABC):
 
         """
 
-    def score_captions(self, state: State, batch: CaptionBatch) -> Scores | None:
-        """Scores of captions by branch, by which thresholds are chosen; None if it has none."""
+    def score_captions(self, state: State, batch: Any) -> Scores | None:
+        """Scores of captions as it reads them, to choose thresholds by; None if it has none."""
         del state, batch
         return None
 

@@ -28,8 +28,12 @@ def global_scores(features: Tensor, prompts: Tensor) -> Tensor:
 
 def local_scores(dense: Tensor, prompts: Tensor, kappa: float) -> Tensor:
     """Sum over positions j of softmax_j(kappa P_ij) P_ij, for dense features [B, N, d]: [B, C]."""
-    cosines = F.normalize(dense, dim=-1) @ F.normalize(prompts, dim=-1).T
-    return ((kappa * cosines).softmax(dim=1) * cosines).sum(dim=1)
+    return pooled(F.normalize(dense, dim=-1) @ F.normalize(prompts, dim=-1).T, kappa)
+
+
+def pooled(scores: Tensor, kappa: float) -> Tensor:
+    """Scores [B, N, C] of N positions, weighted by their own softmax: [B, C]."""
+    return ((kappa * scores).softmax(dim=1) * scores).sum(dim=1)
 
 
 def packed_local_scores(tokens: PackedTokens, prompts: Tensor, kappa: float) -> Tensor:
@@ -41,17 +45,60 @@ def packed_local_scores(tokens: PackedTokens, prompts: Tensor, kappa: float) -> 
     if tokens.projection is not None:
         directions = directions @ tokens.projection.T
     cosines = (tokens.hidden.to(directions.dtype) @ directions.T) / tokens.norms[:, None]
-    captions, classes = len(tokens.offsets) - 1, len(prompts)
-    lengths = tokens.offsets.diff()
+    return packed_pooled(cosines, tokens.offsets, kappa)
+
+
+def packed_pooled(scores: Tensor, offsets: Tensor, kappa: float) -> Tensor:
+    """`pooled` [B, C] of scores [T, C] end to end; B's positions end at offsets [B + 1]."""
+    captions, classes = len(offsets) - 1, scores.shape[1]
+    lengths = offsets.diff()
     caption = torch.arange(captions, device=lengths.device).repeat_interleave(lengths)
     with torch.no_grad():
-        highest = cosines.new_full((captions, classes), -2.0).scatter_reduce(
-            0, caption[:, None].expand(-1, classes), cosines, "amax"
+        highest = scores.new_full((captions, classes), float("-inf")).scatter_reduce(
+            0, caption[:, None].expand(-1, classes), scores, "amax"
         )
-    weights = (kappa * (cosines - highest[caption])).exp()
-    zeros = cosines.new_zeros(captions, classes)
+    weights = (kappa * (scores - highest[caption])).exp()
+    zeros = scores.new_zeros(captions, classes)
     total = zeros.index_add(0, caption, weights)
-    return zeros.index_add(0, caption, weights * cosines) / total
+    return zeros.index_add(0, caption, weights * scores) / total
+
+
+def centred(vectors: Tensor, others: Tensor | None = None) -> Tensor:
+    """Class vectors [C, d] without their mean, which every image answers to; not normalised.
+
+    `others` [K, d] are further vectors that the mean is taken over.
+    """
+    everything = vectors if others is None else torch.cat([vectors, others])
+    return vectors - everything.mean(dim=0)
+
+
+def centred_scores(
+    pooled_feature: Tensor,
+    dense: Tensor,
+    global_: Tensor,
+    local: Tensor,
+    *,
+    kappa: float,
+    context: float,
+) -> tuple[Tensor, Tensor]:
+    """Global and local scores [B, C] with centred class vectors [C, d], which keep their lengths.
+
+    Args:
+        pooled_feature: [B, d] of the image.
+        dense: [B, N, d] of its positions.
+        global_: class vectors of the whole image.
+        local: class vectors of its positions.
+        kappa: scale of the softmax over positions.
+        context: share of the image's own feature that each position's is mixed with, both of unit
+            length: a position of a CLIP sees little of what is around it, a phrase of a caption
+            says it.
+
+    """
+    whole = F.normalize(pooled_feature, dim=-1)
+    positions = F.normalize(dense, dim=-1)
+    if context:
+        positions = F.normalize(positions + context * whole[:, None], dim=-1)
+    return whole @ global_.T, pooled(positions @ local.T, kappa)
 
 
 def merged_scores(global_: Tensor, local: Tensor) -> Tensor:

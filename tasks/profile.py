@@ -31,7 +31,7 @@ from tasks.settings import (
 )
 
 FOLDER = Path(__file__).parent / "profiles"
-DEFAULT_RUN: Final = ("zero-shot", "tai-dpt")
+DEFAULT_RUN: Final = ("zero-shot", "zero-shot-centred", "tai-dpt")
 """Methods of a run that names none."""
 
 

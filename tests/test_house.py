@@ -43,6 +43,7 @@ FLOORS = [
     ["tasks"],
     ["models", "sql"],
 ]
+RUN = ["zero-shot", "zero-shot-centred", "tai", "linear-probe", "phrase-patches", "tai-dpt"]
 ROOMS = [room for floor in FLOORS for room in floor]
 
 
@@ -162,7 +163,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         patch.chdir(ROOT)
         patch.setattr(workspace, "code_digest", found.digest(workspace.code_digest))
         images = load_profile("tests/small/small.toml").images[0].model_dump()
-        settings: dict[str, Any] = {"run": ["zero-shot", "tai", "linear-probe", "tai-dpt"]}
+        settings: dict[str, Any] = {"run": RUN}
         settings |= {"labelled": images | {"name": "labelled"}, "objects": "instances_demo.json"}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
         profile = load_profile("tests/small/small.toml", settings)

@@ -34,6 +34,7 @@ labelled as (
     select
         labels.caption_id,
         labels.classes,
+        labels.spans,
         label_files.file_index
     from labels
     inner join label_files using (filename)
@@ -43,7 +44,8 @@ select
     chosen.file_index,
     chosen.caption_id,
     chosen.text,
-    labelled.classes
+    labelled.classes,
+    labelled.spans
 from chosen
 inner join labelled using (caption_id, file_index)
 order by chosen.file_index, chosen.row_index

@@ -20,7 +20,7 @@ from tasks.captions.encode import store_bytes
 from tasks.captions.partitions import write_partitions
 from tasks.corpus.ingest import CORPUS
 from tasks.errors import InputError
-from tasks.labels.label import LABELS
+from tasks.labels.label import LABELS, SPAN
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage
 
 if TYPE_CHECKING:
@@ -95,8 +95,8 @@ def training_captions(
         seed: decides which ones.
 
     Returns:
-        A table (caption_id, text, classes) per corpus file, in its order, and counts that add up:
-        read = duplicate + not_chosen + without_class + selected.
+        A table (caption_id, text, classes, spans) per corpus file, in its order, and counts that
+        add up: read = duplicate + not_chosen + without_class + selected.
 
     """
     with duckdb.connect() as connection:
@@ -137,7 +137,7 @@ def class_templates(vocabulary: Vocabulary, templates: Sequence[str]) -> pa.Tabl
         templates: sentences with one `{}`.
 
     Returns:
-        A table (caption_id, text, classes) of classes x templates rows.
+        A table (caption_id, text, classes, spans) of classes x templates rows; no spans.
 
     """
     names = zip(vocabulary.classes, vocabulary.prompt_names, strict=True)
@@ -146,11 +146,17 @@ def class_templates(vocabulary: Vocabulary, templates: Sequence[str]) -> pa.Tabl
             "caption_id": f"template/{label}/{number}",
             "text": template.replace("{}", name),
             "classes": [label],
+            "spans": [],
         }
         for label, name in names
         for number, template in enumerate(templates, start=1)
     ]
     schema = pa.schema(
-        {"caption_id": pa.string(), "text": pa.string(), "classes": pa.list_(pa.string())}
+        {
+            "caption_id": pa.string(),
+            "text": pa.string(),
+            "classes": pa.list_(pa.string()),
+            "spans": pa.list_(SPAN),
+        }
     )
     return pa.Table.from_pylist(rows, schema=schema)

@@ -59,7 +59,7 @@ class CaptionFeatures:
     def __init__(
         self, choice: Path, features: Sequence[Path], classes: Sequence[str], backbone: Backbone
     ) -> None:
-        self._labels = _Labels(choice, classes)
+        self._labels = Labels(choice, classes)
         self._projection = projection_of(backbone)
         self._shards: list[_Shard] = []
         self._place = np.zeros((len(self._labels), 2), dtype=np.int64)
@@ -124,7 +124,7 @@ class CaptionTokens:
     def __init__(
         self, choice: Path, classes: Sequence[str], backbone: Backbone, dtype: StoreDtype
     ) -> None:
-        self._labels = _Labels(choice, classes)
+        self._labels = Labels(choice, classes)
         self._backbone, self._dtype = backbone, dtype
         parts = [partitions.read_tokens(path) for path in sorted(choice.glob("part-*.arrow"))]
         self._ids = np.concatenate([ids for ids, _ in parts])
@@ -149,7 +149,7 @@ class CaptionTokens:
         return _batch(encoded, lengths, labels, device, projection_of(self._backbone))
 
 
-class _Labels:
+class Labels:
     """Classes of each caption; dense only for a batch."""
 
     def __init__(self, choice: Path, classes: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ A partition is what was chosen of one caption file, cut where that is more than
 CAPTIONS_PER_PARTITION, or the class templates, which come last. It is two files with a row per
 caption:
 
-    part-00000.parquet   caption_id, text, classes
+    part-00000.parquet   caption_id, text, classes, spans
     part-00000.arrow     tokens list<i32>, ids up to EOT, without padding
 
 Features depend on the second alone, so those of a caption file last while others come and go.
@@ -31,7 +31,7 @@ CAPTIONS_AT_ONCE: Final = 4096
 def write_partitions(
     captions: Sequence[pa.Table], backbone: Backbone, folder: Path
 ) -> dict[str, tuple[int, int]]:
-    """Write tables (caption_id, text, classes) to `folder` as partitions, in their order.
+    """Write tables (caption_id, text, classes, spans) to `folder` as partitions, in their order.
 
     Returns each partition's number of captions and of tokens, by its name.
     """

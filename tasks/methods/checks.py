@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from models.backbone import Backbone, ImageFeatures
 from models.captions import encode_captions
-from models.examples import CaptionBatch, ImageBatch
+from models.examples import CaptionBatch, ImageBatch, PhraseBatch
 from models.method import Method, Setup, State, TrainedSettings
+from models.prompts import class_embeddings
 from models.scoring import PackedTokens
 from tasks.methods.state import read_state, write_state
 from tasks.methods.trainer import train
@@ -58,6 +59,8 @@ class Given:
         del device
         if isinstance(self.whole, CaptionBatch):
             return _captions_of(self.whole, rows)
+        if isinstance(self.whole, PhraseBatch):
+            return _phrases_of(self.whole, rows)
         return ImageBatch(_rows(self.whole.features, rows), self.whole.labels[rows])
 
 
@@ -126,6 +129,8 @@ def classes_permuted_are_scores_permuted(method: type[Method]) -> None:
     before = _scores(_small(method), _untrained(method, _setup(), _examples(method)))
     examples = _examples(method)
     moved = replace(examples.whole, labels=examples.whole.labels[:, order]) if examples else None
+    if isinstance(moved, PhraseBatch):
+        moved = replace(moved, named_classes=torch.tensor(order).argsort()[moved.named_classes])
     after = _scores(_small(method), _untrained(method, setup, Given(moved) if moved else None))
     for branch, scores in after.items():
         gap = float((scores - before[branch][:, order]).abs().max())
@@ -221,7 +226,7 @@ def it_touches_what_it_needs_alone(method: type[Method]) -> None:
 def captions_are_scored_as_they_are_labelled(method: type[Method]) -> None:
     """Where captions have scores, they are finite [B, C] matrices with the branch `merged`."""
     chosen, state = _small(method), _fitted(method)
-    found = chosen.score_captions(state, _captions())
+    found = chosen.score_captions(state, _examples_of_captions(method))
     if found is None:
         return
     assert "merged" in found, "scores of captions have no branch 'merged'"
@@ -233,13 +238,15 @@ def captions_are_scored_as_they_are_labelled(method: type[Method]) -> None:
 def its_example_runs(method: type[Method]) -> None:
     """The class's docstring has an example of three lines or more, and it does what it shows.
 
-    The example has `setup`, `captions`, `images` (batches) and `labelled` (examples) to work with.
+    The example has `setup`, `captions`, `phrases`, `images` (batches) and `labelled` (examples) to
+    work with.
     """
     text = inspect.getdoc(method) or ""
     given = {
         **vars(inspect.getmodule(method)),
         "setup": _setup(),
         "captions": _captions(),
+        "phrases": _phrases(),
         "images": _images(),
         "labelled": Given(_images()),
     }
@@ -326,7 +333,7 @@ def _untrained(method: type[Method], setup: Setup, examples: Any) -> State:
 
 def _examples(method: type[Method]) -> Any:
     if method.learns_from == "captions":
-        return Given(_captions())
+        return Given(_examples_of_captions(method))
     return Given(_images()) if method.learns_from == "labelled images" else None
 
 
@@ -388,6 +395,47 @@ def _captions() -> CaptionBatch:
     for row, classes in enumerate(SHOWN):
         labels[row, list(classes)] = True
     return CaptionBatch(F.normalize(projected[ends - 1], dim=-1), packed, labels)
+
+
+def _examples_of_captions(method: type[Method]) -> Any:
+    return _phrases() if method.reads == "phrases" else _captions()
+
+
+@cache
+def _phrases() -> PhraseBatch:
+    """Each class's name as a phrase of its own, and the whole caption as another."""
+    backbone, captions = _setup().backbone, _captions()
+    names = class_embeddings(backbone, NAMES, ["a {}".format])
+    parts = [
+        torch.cat([names[list(classes)], captions.global_[row][None]])
+        for row, classes in enumerate(SHOWN)
+    ]
+    lengths = torch.tensor([len(part) for part in parts])
+    offsets = F.pad(lengths.cumsum(0), (1, 0))
+    named = [
+        int(offsets[row]) + place
+        for row, of_row in enumerate(SHOWN)
+        for place in range(len(of_row))
+    ]
+    classes = [label for of_row in SHOWN for label in of_row]
+    return PhraseBatch(
+        torch.cat(parts), offsets, torch.tensor(named), torch.tensor(classes), captions.labels
+    )
+
+
+def _phrases_of(whole: PhraseBatch, rows: Tensor) -> PhraseBatch:
+    offsets = whole.offsets
+    spans = [torch.arange(int(offsets[row]), int(offsets[row + 1])) for row in rows]
+    inside = torch.cat(spans)
+    kept = F.pad(torch.tensor([len(span) for span in spans]).cumsum(0), (1, 0))
+    pairs = [
+        (place, int(label))
+        for place, old in enumerate(inside.tolist())
+        for name, label in zip(whole.named, whole.named_classes, strict=True)
+        if int(name) == old
+    ]
+    named, classes = torch.tensor(pairs).reshape(-1, 2).unbind(dim=1)
+    return PhraseBatch(whole.features[inside], kept, named, classes, whole.labels[rows])
 
 
 def _captions_of(whole: CaptionBatch, rows: Tensor) -> CaptionBatch:

@@ -18,6 +18,7 @@ from models.method import Method, Setup
 from tasks.backbone.loading import device_of, identity_of, load
 from tasks.captions.choose import templates_in
 from tasks.captions.features import open_captions
+from tasks.captions.phrases import CaptionPhrases
 from tasks.errors import InputError
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import LabelledImages
@@ -26,7 +27,7 @@ from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
-    from models.examples import Captions
+    from models.examples import Examples
     from tasks.labels.vocabulary import Vocabulary
     from tasks.profile import Profile
     from tasks.settings import CaptionChoice
@@ -41,7 +42,9 @@ class Lesson:
     choice: Stage | None = None
     """Chosen captions,"""
     features: tuple[Stage, ...] = ()
-    """and their features by partition; without any they are encoded anew for each step."""
+    """their features by partition; without any they are encoded anew for each step;"""
+    phrases: tuple[Stage, ...] = ()
+    """or the features of their phrases."""
     listed: Stage | None = None
     """What labelled images show,"""
     images: Stage | None = None
@@ -50,7 +53,7 @@ class Lesson:
     @property
     def stages(self) -> list[Stage]:
         """All of them."""
-        found = (self.choice, *self.features, self.listed, self.images)
+        found = (self.choice, *self.features, *self.phrases, self.listed, self.images)
         return [stage for stage in found if stage]
 
 
@@ -139,10 +142,13 @@ def split_captions(
     return chosen.sort().values, held_out.sort().values
 
 
-def open_lesson(profile: Profile, vocabulary: Vocabulary, lesson: Lesson) -> Captions:
-    """The chosen captions, as methods read them."""
+def open_lesson(profile: Profile, vocabulary: Vocabulary, lesson: Lesson) -> Examples[Any]:
+    """The chosen captions, as the method reads them for which the lesson was made."""
     if lesson.choice is None:
         raise ValueError("a lesson without captions")
+    if lesson.phrases:
+        folders = [stage.folder for stage in lesson.phrases]
+        return CaptionPhrases(lesson.choice.folder, folders, vocabulary.classes)
     return open_captions(
         lesson.choice.folder,
         [stage.folder for stage in lesson.features],

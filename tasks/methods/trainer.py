@@ -65,6 +65,7 @@ def train(
     """
     settings = learner.settings
     steps = math.ceil(len(rows) / settings.batch)
+    learner.prepare(examples, rows, device)
     optimiser = learner.optimiser()
     history, start, loss_sum = _resume(folder, learner, optimiser)
     for epoch, figures in enumerate(history):

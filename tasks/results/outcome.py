@@ -22,6 +22,8 @@ class Outcome:
     """The captions to learn from; None where no method does."""
     features: tuple[Stage, ...]
     """Their features by partition; none where captions are encoded anew for each step."""
+    phrases: tuple[Stage, ...]
+    """Features of their phrases by partition, where a method reads those."""
     fitted: dict[str, Stage]
     """The state of each method."""
     listed: dict[str, Stage]
@@ -55,6 +57,7 @@ class Outcome:
             "labels": [stage.folder.name for stage in self.labels],
             "choice": self.choice.folder.name if self.choice else None,
             "features": [stage.folder.name for stage in self.features],
+            "phrases": [stage.folder.name for stage in self.phrases],
             "fitted": keys_of(self.fitted),
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
@@ -69,6 +72,7 @@ class Outcome:
         found += list(zip(files, self.labels, strict=True))
         found += [("captions", self.choice)] if self.choice else []
         found += [(f"captions, part {n}", stage) for n, stage in enumerate(self.features, start=1)]
+        found += [(f"phrases, part {n}", stage) for n, stage in enumerate(self.phrases, start=1)]
         found += [*self.fitted.items(), *self.listed.items(), *self.images.items()]
         for method, of_method in self.evaluations.items():
             found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
@@ -87,6 +91,7 @@ def found_again(keys: Mapping[str, Any]) -> Outcome:
         labels=tuple(find_stage("label", key) for key in keys["labels"]),
         choice=find_stage("choose", keys["choice"]) if keys.get("choice") else None,
         features=tuple(find_stage("encode", key) for key in keys["features"]),
+        phrases=tuple(find_stage("phrases", key) for key in keys.get("phrases", [])),
         fitted=all_of("fit", keys["fitted"]),
         listed=all_of("image-set", keys["listed"]),
         images=all_of("images", keys["images"]),

@@ -29,7 +29,7 @@ from tasks.results.evaluate import SCORES, scores_of
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
-    from models.examples import Captions
+    from models.examples import Examples
     from models.method import State
     from tasks.labels.vocabulary import Vocabulary
     from tasks.profile import Profile
@@ -47,9 +47,13 @@ def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome
     if choice is None or not fitted.counts.get("captions/held_out") or not scores_captions(method):
         return outcome
     evaluation = outcome.evaluations[name][profile.images[0].name]
+    by_phrase = method.reads == "phrases"
+    lesson = (
+        Lesson(choice, phrases=outcome.phrases) if by_phrase else Lesson(choice, outcome.features)
+    )
 
     def work(out: Path) -> Result:
-        captions = open_lesson(profile, vocabulary, Lesson(choice, outcome.features))
+        captions = open_lesson(profile, vocabulary, lesson)
         templates = templates_in(choice)
         _, rows = split_captions(len(captions), templates, profile.captions, profile.seed)
         device = load(profile).backbone.device
@@ -63,7 +67,7 @@ def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome
         type(method).__module__,
         inputs={
             "choice": choice.digest,
-            "features": digests_of(outcome.features),
+            "features": digests_of(lesson.stages),
             "fitted": fitted.digest,
             "evaluation": evaluation.digest,
             "backbone": identity_of(profile),
@@ -85,7 +89,7 @@ def scores_captions(method: Method) -> bool:
 
 @torch.inference_mode()
 def caption_scores(
-    captions: Captions, rows: torch.Tensor, method: Method, state: State, device: torch.device
+    captions: Examples[Any], rows: torch.Tensor, method: Method, state: State, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Merged scores [N, C] and labels [N, C] of the captions `rows`."""
     scores, labels = [], []

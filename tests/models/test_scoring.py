@@ -111,7 +111,16 @@ def test_losses_by_name_take_scaled_cosines() -> None:
     }
 
 
-def test_learning_rate_warms_up_one_epoch_then_follows_the_cosine() -> None:
-    rates = [learning_rate(epoch, epochs=4, base=0.1) for epoch in range(4)]
-    half = math.sqrt(0.5)
-    assert rates == pytest.approx([1e-5, 0.05 * (1 + half), 0.05, 0.05 * (1 - half)])
+@pytest.mark.parametrize("epochs", [1, 2, 8, 20])
+def test_learning_rate_is_the_public_schedulers_epoch_by_epoch(epochs: int) -> None:
+    """Dassl's: one constant epoch, then torch's cosine, which is stepped from its own start."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([parameter], lr=0.1)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs)
+    expected = [1e-5]
+    for _ in range(1, epochs):
+        expected.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        cosine.step()
+    rates = [learning_rate(epoch, epochs=epochs, base=0.1) for epoch in range(epochs)]
+    assert rates == pytest.approx(expected)

@@ -5,6 +5,7 @@ import json
 from flows.doors import check, check_captions
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.captions.phrases import encode_phrases
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.images.encode import encode_images
@@ -36,6 +37,10 @@ def whole_run(profile: Profile) -> Outcome:
     vocabulary = check(profile)
     corpora, labels, choice = choose(profile)
     features = tuple(encode_all(profile, choice))
+    phrases: tuple[Stage, ...] = ()
+    if any(profile.method(name).reads == "phrases" for name in profile.run):
+        parts = list(choice.figures["store_bytes"])
+        phrases = tuple(encode_phrases.fn(profile, choice, part) for part in parts)
     (image_set,) = profile.images
     encoded = {}
     for each in profile.image_sets:
@@ -45,9 +50,11 @@ def whole_run(profile: Profile) -> Outcome:
     for name in profile.run:
         lesson = Lesson()
         if profile.learns_from(name, "captions"):
-            lesson = Lesson(choice, features)
+            by_phrase = profile.method(name).reads == "phrases"
+            lesson = Lesson(choice, phrases=phrases) if by_phrase else Lesson(choice, features)
         elif profile.learns_from(name, "labelled images") and profile.labelled:
-            lesson = Lesson(None, (), *encoded[profile.labelled.name])
+            listed, images = encoded[profile.labelled.name]
+            lesson = Lesson(listed=listed, images=images)
         fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
         found = evaluate.fn(
             profile, vocabulary, name, image_set, *encoded[image_set.name], fitted[name]
@@ -58,6 +65,7 @@ def whole_run(profile: Profile) -> Outcome:
         labels=tuple(labels),
         choice=choice,
         features=features,
+        phrases=phrases,
         fitted=fitted,
         listed={image_set.name: encoded[image_set.name][0]},
         images={image_set.name: encoded[image_set.name][1]},

@@ -165,7 +165,7 @@ def independent(kind: str, seed: int, epochs: int, batch: int, base: float) -> l
                 if kind == "sgd":
                     rate = 1e-5
                     if epoch:
-                        rate = base * (1 + math.cos(math.pi * epoch / epochs)) / 2
+                        rate = base * (1 + math.cos(math.pi * (epoch - 1) / epochs)) / 2
                     first[at] = 0.9 * first[at] + gradient + 5e-4 * values[at]
                     values[at] = values[at] - rate * first[at]
                 else:
