@@ -24,7 +24,7 @@ from tasks.corpus.readers import Columns
 from tasks.corpus.sources import find_files
 from tasks.errors import DataTestError, InputError
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "annotations"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "coco_mini" / "annotations"
 COCO = {
     "info": {"description": 'nested {"annotations": [1, {"a": "]}"}]} text', "year": 2014},
     "annotations": [

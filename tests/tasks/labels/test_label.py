@@ -20,7 +20,7 @@ from tasks.errors import DataTestError, InputError
 from tasks.labels.label import CHECKS, write_labels
 from tasks.labels.vocabulary import Vocabulary, builtin_vocabulary_path, load_vocabulary
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "coco_mini" / "annotations"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "coco_mini" / "annotations"
 COCO = load_vocabulary(builtin_vocabulary_path("coco2014"))
 VOC = load_vocabulary(builtin_vocabulary_path("voc2007"))
 
@@ -328,7 +328,7 @@ def test_plain_captions_fall_into_the_same_tokens_as_by_the_pattern(texts: list[
 def test_workers_and_batches_change_nothing(tmp_path: Path, monkeypatch: Any) -> None:
     texts = [text for text, _ in SENTENCES] * 2
     whole = label(tmp_path, COCO, texts, "whole")
-    monkeypatch.setattr("tasks.label.CAPTIONS_PER_BATCH", 60)
+    monkeypatch.setattr("tasks.labels.label.CAPTIONS_PER_BATCH", 60)
     write_labels([tmp_path / "c.parquet"], COCO, tmp_path / "parts.parquet", workers=3)
     assert pq.read_table(tmp_path / "parts.parquet").to_pylist() == whole
 
