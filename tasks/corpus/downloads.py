@@ -12,10 +12,6 @@ import re
 import shutil
 import time
 import tomllib
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -24,6 +20,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import httpx
 
+from tasks.corpus.archives import unpacked
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.workspace import file_sha256, home, locked, write_whole
@@ -35,8 +32,6 @@ TRIES: Final = 5
 WAIT_S: Final = 0.5
 TIMEOUT: Final = httpx.Timeout(30.0)
 LARGEST: Final = 2**40
-LARGEST_MEMBER: Final = 32 * 2**30
-LARGEST_RATIO: Final = 200
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ def fetch(wanted: Remote) -> Path:
         else:
             _copy(wanted.url, file)
         _check(wanted, file)
-        return _member(file, wanted.member) if wanted.member else file
+        return unpacked(file, wanted.member) if wanted.member else file
 
 
 @cache
@@ -265,47 +260,3 @@ def _refuse(file: Path, problem: str) -> None:
     aside = file.with_name(f"{file.name}.refused")
     file.replace(aside)
     raise InputError(f"{problem}; what came is at {aside}")
-
-
-def _member(archive: Path, name: str) -> Path:
-    """A member of a zip file, unpacked beside it; its name and its size are from outside."""
-    place = PurePosixPath(name)
-    if place.is_absolute() or ".." in place.parts or "\\" in name or not place.name:
-        raise InputError(f"{archive}: member {name!r}; expected a path inside the archive")
-    status = archive.stat()
-    key = hashlib.sha256(f"{name}|{status.st_size}|{status.st_mtime_ns}".encode()).hexdigest()[:16]
-    out = archive.parent / key / place.name
-    if out.is_file():
-        return out
-    out.parent.mkdir(exist_ok=True)
-    part = out.with_name(f".{out.name}.part")
-    with _opened(archive) as packed:
-        try:
-            entry = packed.getinfo(name)
-        except KeyError as error:
-            some = ", ".join(packed.namelist()[:10])
-            raise InputError(f"{archive}: no member {name!r}; there are {some}") from error
-        limit = min(LARGEST_MEMBER, max(entry.compress_size, 1 << 16) * LARGEST_RATIO)
-        if entry.file_size > limit:
-            raise InputError(
-                f"{archive}: member {name!r} unpacks to {entry.file_size:,} bytes; expected at "
-                f"most {limit:,}"
-            )
-        with packed.open(entry) as source, part.open("wb") as sink:
-            written = 0
-            while block := source.read(CHUNK):
-                written += len(block)
-                if written > entry.file_size:
-                    raise InputError(f"{archive}: member {name!r} is larger than it says")
-                sink.write(block)
-    part.replace(out)
-    return out
-
-
-@contextmanager
-def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            yield packed
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive}: no whole zip file: {error}") from error

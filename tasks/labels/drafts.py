@@ -16,7 +16,8 @@ import duckdb
 
 import sql
 from tasks.errors import InputError
-from tasks.labels.vocabulary import MAX_TOKENS, Vocabulary, tokenise
+from tasks.labels.synonyms import MAX_TOKENS, tokenise
+from tasks.labels.vocabulary import Vocabulary
 
 LARGEST: Final = 1 << 20
 MOST_CLASSES: Final = 10_000

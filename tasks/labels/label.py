@@ -21,7 +21,8 @@ from prefect.cache_policies import NO_CACHE
 import sql
 from tasks.checks import run_checks
 from tasks.corpus.ingest import CORPUS
-from tasks.labels.vocabulary import ANY_WORD, BREAK, FORMS_SCHEMA, MAX_TOKENS, Vocabulary
+from tasks.labels.synonyms import ANY_WORD, BREAK, MAX_TOKENS
+from tasks.labels.vocabulary import FORMS_SCHEMA, Vocabulary
 from tasks.progress import Progress
 from tasks.workspace import Result, Stage, recipe_of, run_stage
 
