@@ -1,8 +1,9 @@
 """Groups of a profile's settings: typed, immutable, a sentence each."""
 
+import codecs
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Settings(BaseModel):
@@ -29,6 +30,24 @@ class CaptionSource(Settings):
     text_column: str = Field("text", description="Column that holds the caption (table only).")
     id_column: str | None = Field(None, description="Column that identifies a row (table only).")
     image_column: str | None = Field(None, description="Column with the image's id (table only).")
+    delimiter: Annotated[str, Field(pattern=r"^[^\r\n\"]$")] | None = Field(
+        None, description="Sign between the fields of a CSV; by default found out."
+    )
+    quote: Annotated[str, Field(pattern=r"^[^\r\n]?$")] | None = Field(
+        None, description="Sign that quotes fields of a CSV, '' for none; by default found out."
+    )
+    header: bool = Field(True, description="False: the columns of a CSV are called 1, 2, ...")
+    encoding: str | None = Field(
+        None, description="Encoding of a CSV, for example cp1252; by default UTF-8, or by its mark."
+    )
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_exists(cls, encoding: str | None) -> str | None:
+        try:
+            return encoding and codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"unknown encoding {encoding!r}; expected e.g. cp1252") from None
 
 
 class WorldSettings(Settings):

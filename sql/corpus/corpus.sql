@@ -6,8 +6,9 @@ select
     batch.image_id,
     batch.text,
     batch.file,
-    batch.position
+    batch.position,
+    batch.item
 from batch
-left join late using (position)
+left join late using (position, item)
 where late.reason is null
-order by batch.position
+order by batch.position, batch.item

@@ -2,7 +2,9 @@
 -- none (with the reason), or that it needs another id.
 create or replace temp table late as
 with strangers as (
-    select position
+    select
+        position,
+        item
     from taken
     where not $takes_any_image and image_id not in (select image_id from images)
 ),
@@ -11,17 +13,19 @@ with strangers as (
 repeats as (
     select
         position,
+        item,
         caption_id,
-        row_number() over (partition by caption_id order by position) as occurrence
+        row_number() over (partition by caption_id order by position, item) as occurrence
     from taken
     where
         hash(caption_id) in (select id_hash from repeated)
-        and position not in (select position from strangers)
+        and (position, item) not in (select (position, item) from strangers)
 ),
 
 numbered as (
     select
         position,
+        item,
         caption_id || '_' || occurrence as caption_id
     from repeats
     where occurrence > 1
@@ -37,6 +41,7 @@ in_use as (
 judged_again as (
     select
         position,
+        item,
         caption_id,
         if(
             $numbers_repeats and caption_id not in (select caption_id from in_use),
@@ -47,6 +52,7 @@ judged_again as (
     union all
     select
         position,
+        item,
         null as caption_id,
         'unknown_image' as reason
     from strangers
@@ -54,4 +60,4 @@ judged_again as (
 
 select *
 from judged_again
-order by position
+order by position, item

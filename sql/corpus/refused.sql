@@ -1,7 +1,8 @@
 -- refused: one row per record that is no caption by itself, in file order, with the reason.
 select
     position,
+    item,
     reason
 from judged
 where reason is not null
-order by position
+order by position, item

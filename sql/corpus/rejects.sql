@@ -4,7 +4,8 @@ select
     $split as split,
     $file as file,
     position,
+    item,
     reason,
     raw
 from refused
-order by position
+order by position, item

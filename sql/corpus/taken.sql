@@ -6,7 +6,8 @@ select
     image_id,
     text,
     $file as file,
-    position
+    position,
+    item
 from judged
 where reason is null
-order by position
+order by position, item

@@ -28,7 +28,10 @@ from prefect.cache_policies import NO_CACHE
 
 import sql
 from tasks.checks import run_checks
-from tasks.corpus.readers import Block, Columns, Form, check_whole, read_blocks
+from tasks.corpus.cleaning import cleaned
+from tasks.corpus.nothing_kept import nothing_kept
+from tasks.corpus.readers import Form, check_whole, read_blocks
+from tasks.corpus.records import Block, Columns, Lines
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.workspace import Recipe, Result, Stage, is_finished, recipe_of, run_stage, source_sha256
@@ -54,14 +57,17 @@ CAPTIONS: Final = pa.schema(
         "text": pa.string(),
         "file": pa.string(),
         "position": pa.int64(),
+        "item": pa.int32(),
     }
 )
-REFUSED: Final = pa.schema({"position": pa.int64(), "reason": pa.string(), "raw": pa.string()})
+REFUSED: Final = pa.schema(
+    {"position": pa.int64(), "item": pa.int32(), "reason": pa.string(), "raw": pa.string()}
+)
 IMAGES: Final = pa.schema({"image_id": pa.string()})
 # ids and texts hardly repeat: no dictionary, and least and greatest of them tell nothing
 PARQUET: Final = {
     "compression": "zstd",
-    "use_dictionary": ["source", "split", "file", "reason"],
+    "use_dictionary": ["source", "split", "file", "item", "reason"],
     "write_statistics": ["position"],
 }
 
@@ -78,12 +84,17 @@ def ingest_captions(source: CaptionSource, path: Path) -> Stage:
             source.source,
             _split(source, path),
             out,
+            file=source.path,
             columns=columns_of(source),
             progress=progress.add,
         )
-        return Result(counts, {})
+        return Result(counts, {"rejected": rejected_by_reason(out / REJECTS)})
 
-    return run_stage(_recipe(source, path), work)
+    stage = run_stage(_recipe(source, path), work)
+    if stage.fresh and stage.counts["captions/rejected"]:
+        why = ", ".join(f"{n:,} {reason}" for reason, n in stage.figures["rejected"].items())
+        LOG.warning("ingest: %s: rejected: %s; see %s", path.name, why, stage.file(REJECTS))
+    return stage
 
 
 def check_captions(source: CaptionSource, path: Path) -> None:
@@ -98,12 +109,12 @@ def check_captions(source: CaptionSource, path: Path) -> None:
 
 
 def _recipe(source: CaptionSource, path: Path) -> Recipe:
-    described = source.model_dump(exclude={"path"})
+    described = source.model_dump(exclude={"path"}, exclude_defaults=True)
     return recipe_of(
         "ingest",
         __name__,
         inputs={"file": source_sha256(path)},
-        parameters={**described, "split": _split(source, path), "file": path.name},
+        parameters={**described, "split": _split(source, path), "file": source.path},
     )
 
 
@@ -113,7 +124,15 @@ def _split(source: CaptionSource, path: Path) -> str:
 
 def columns_of(source: CaptionSource) -> Columns:
     """A source's columns, as readers take them."""
-    return Columns(source.text_column, source.id_column, source.image_column)
+    return Columns(
+        source.text_column,
+        source.id_column,
+        source.image_column,
+        source.delimiter,
+        source.quote,
+        source.header,
+        source.encoding,
+    )
 
 
 def split_of(path: Path) -> str:
@@ -141,6 +160,13 @@ def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  #
     LOG.info("check: %s is whole", path.name)
 
 
+def rejected_by_reason(rejects: Path) -> dict[str, int]:
+    """How many records were rejected for each reason, the most frequent first."""
+    with duckdb.connect() as connection:
+        connection.read_parquet(str(rejects)).create_view("rejects")
+        return dict(connection.execute(sql.query("corpus/reasons")).fetchall())
+
+
 def ingest_file(
     path: Path,
     form: Form,
@@ -148,14 +174,14 @@ def ingest_file(
     split: str,
     out: Path,
     *,
+    file: str | None = None,
     columns: Columns = Columns(),  # noqa: B008
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, int]:
     """Write the captions of `path` to out/corpus.parquet and the rest to out/rejects.parquet.
 
-    A caption is kept as written, but for its ends' white space and its line breaks and tabs, which
-    become one space. Its id is `{source}/{split}/{native id}`; the native id of a table without id
-    column is the start of the SHA-256 of image id and text.
+    A caption's text is cleaned (tasks/corpus/cleaning.py). Its id is `{source}/{file}/{native id}`;
+    what has no native id is known by the start of the SHA-256 of image id and text.
 
     Args:
         path: the caption file.
@@ -163,27 +189,29 @@ def ingest_file(
         source: name of its origin.
         split: name of its part.
         out: an existing folder.
+        file: the file as the profile names it; by default its name.
         columns: a table's columns.
         progress: called with the number of records read since the last call.
 
     Returns:
-        Counts captions/read, captions/kept, captions/rejected.
+        Counts captions/read, captions/kept, captions/rejected, and of a text file its lines by what
+        they are.
 
     Raises:
-        InputError: the file as a whole cannot be read.
+        InputError: the file as a whole cannot be read, or none of its records is a caption.
         DataTestError: a data test of sql/corpus/checks found a row that must not be.
 
     """
     spool = {name: out / f".{name}.parquet" for name in ("taken", "refused", "images", "late")}
-    named = {"source": source, "split": split, "file": path.name}
+    named = {"source": source, "split": split, "file": file or path.name}
     rules = {"takes_any_image": form != "coco", "numbers_repeats": form == "narratives"}
     with duckdb.connect() as connection:
         connection.execute("set threads = 1")
         connection.execute("set memory_limit = $1", [MEMORY_LIMIT])
         connection.execute("set temp_directory = $1", [str(out / ".duckdb")])
         blocks = read_blocks(path, form, columns)
-        read, repeated = _judge(blocks, connection, spool, named, progress)
-        connection.register("read", pa.table({"records": [read]}))
+        read, lines, repeated = _judge(blocks, connection, spool, named, progress)
+        connection.register("read", _accounted(read, lines))
         connection.register("repeated", pa.table({"id_hash": repeated}))
         for name in ("taken", "images"):
             connection.read_parquet(str(spool[name])).create_view(name)
@@ -199,12 +227,13 @@ def ingest_file(
         for name in (CORPUS, REJECTS):
             connection.read_parquet(str(out / name)).create_view(Path(name).stem)
         run_checks(connection, CHECKS)
-    for file in spool.values():
-        file.unlink(missing_ok=True)
+    for spooled in spool.values():
+        spooled.unlink(missing_ok=True)
     kept, rejects = (pq.read_metadata(out / name).num_rows for name in (CORPUS, REJECTS))
-    if rejects:
-        LOG.warning("ingest: %s: %s records rejected, see %s", path.name, f"{rejects:,}", REJECTS)
-    return {"captions/read": read, "captions/kept": kept, "captions/rejected": rejects}
+    if not kept:
+        raise InputError(nothing_kept(path, form, read, out / REJECTS))
+    counts = {"captions/read": read, "captions/kept": kept, "captions/rejected": rejects}
+    return counts | {f"lines/{name}": n for name, n in lines._asdict().items() if lines.read}
 
 
 @functools.cache
@@ -219,19 +248,21 @@ def _judge(
     spool: Mapping[str, Path],
     named: Mapping[str, str],
     progress: Callable[[int], None] | None,
-) -> tuple[int, npt.NDArray[np.uint64]]:
-    """Judge each record by itself and write it; how many there were, and hashes of two ids."""
-    read, ids = 0, array("Q")
+) -> tuple[int, Lines, npt.NDArray[np.uint64]]:
+    """Judge each record by itself and write it; how many there were, lines, hashes of two ids."""
+    read, lines, ids = 0, Lines(), array("Q")
     with (
         pq.ParquetWriter(spool["taken"], CAPTIONS, **PARQUET) as taken,
         pq.ParquetWriter(spool["refused"], REFUSED, **PARQUET) as refused,
         pq.ParquetWriter(spool["images"], IMAGES, **PARQUET) as images,
         ThreadPoolExecutor(1) as beside,
     ):
-        values = {name: named[name] for name in ("source", "split")}
+        values = {name: named[name] for name in ("source", "file")}
 
         def write(batch: Sequence[Block]) -> None:
             records = pa.concat_tables(block.records for block in batch)
+            place = records.schema.get_field_index("text")
+            records = records.set_column(place, "text", cleaned(records["text"]))
             is_plain = pc.ascii_is_printable(records["text"])
             connection.register("records", records.append_column("is_plain", is_plain))
             connection.execute(sql.query("corpus/judged"), {**values, "longest": LONGEST_CAPTION})
@@ -252,11 +283,18 @@ def _judge(
             writing = beside.submit(write, batch)
             records = sum(len(block.records) for block in batch)
             read += records
+            lines = Lines(*map(sum, zip(lines, *(block.lines for block in batch), strict=True)))
             if progress:
                 progress(records)
         if writing:
             writing.result()
-    return read, _repeated(ids)
+    return read, lines, _repeated(ids)
+
+
+def _accounted(read: int, lines: Lines) -> pa.Table:
+    """What sql/corpus/checks/all_accounted.sql compares."""
+    counted = {"lines": lines.read, "header": lines.header, "blank": lines.blank}
+    return pa.Table.from_pylist([{"records": read, **counted, "of_records": lines.records}])
 
 
 def _batches(blocks: Iterable[Block]) -> Iterator[list[Block]]:
@@ -283,7 +321,7 @@ def _rows(
 
 
 def _with_raw(rejected: pa.Table, blocks: Iterable[Block]) -> Iterator[pa.Table]:
-    """The rejected records (position, reason) of each block, and how they begin in the file."""
+    """The rejected records (position, item, reason) of each block, with how they begin."""
     wanted = rejected["position"].to_numpy()
     for block in blocks:
         start, end = np.searchsorted(wanted, (block.positions.start, block.positions.stop))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,22 +15,65 @@ if TYPE_CHECKING:
     from tasks.profile import Profile
     from tasks.settings import CaptionSource
 
+LOG = logging.getLogger("tai")
+
 
 def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:
-    """Every caption file of the profile with its source; one from elsewhere is fetched."""
-    return [(source, path) for source in profile.sources for path in _files_of(profile, source)]
+    """Every caption file of the profile, once, with its source; one from elsewhere is fetched.
+
+    The source's `path` is the file as the profile names it, relative to `data`: part of the
+    identity of its captions. A file that is met twice, by whatever names, counts the first time.
+
+    Raises:
+        InputError: no file, or two sources of one name read one file in two ways.
+
+    """
+    met: dict[tuple[object, ...], str] = {}
+    found: dict[tuple[str, str], tuple[CaptionSource, Path]] = {}
+    for source in profile.sources:
+        for named, path in _files_of(profile, source):
+            # two columns of captions in one table are two things to read
+            what = (path.resolve(), source.form, source.text_column)
+            if what in met:
+                LOG.warning("source '%s': %s was met as %s", source.source, named, met[what])
+                continue
+            met[what] = f"{source.source}: {named}"
+            if (source.source, named) in found:
+                raise InputError(
+                    f"source '{source.source}': {named} is read in two ways by sources of this "
+                    "name; give each a name of its own"
+                )
+            found[source.source, named] = source.model_copy(update={"path": named}), path
+    return list(found.values())
 
 
-def _files_of(profile: Profile, source: CaptionSource) -> list[Path]:
+def _files_of(profile: Profile, source: CaptionSource) -> list[tuple[str, Path]]:
+    """(as the profile names it, path) of each file of a source."""
     if downloads.is_remote(source.path):
-        return [downloads.fetch(downloads.remote(source.path))]
-    return find_files(source.source, profile.path(source.path))
+        return [(source.path, downloads.fetch(downloads.remote(source.path)))]
+    data = profile.path("")
+    return [
+        (_named(path, data), path) for path in find_files(source.source, profile.path(source.path))
+    ]
+
+
+def _named(path: Path, data: Path) -> str:
+    """A file's path relative to `data` if it lies there."""
+    plain = Path(os.path.normpath(path))
+    folder = Path(os.path.normpath(data))
+    return (plain.relative_to(folder) if plain.is_relative_to(folder) else plain).as_posix()
 
 
 def find_files(source: str, pattern: Path) -> list[Path]:
-    """Files that a path or glob pattern names, sorted; InputError if there is none."""
-    found = sorted(Path(name) for name in glob.glob(str(pattern)))  # noqa: PTH207
-    files = [path for path in found if path.is_file()]
-    if not files:
-        raise InputError(f"source '{source}': no file {pattern}; give its path, or set `data`")
-    return files
+    """Files that a path or glob pattern names, sorted; InputError if there is none.
+
+    Brackets stand for themselves, as in names of files; where none has such a name, for one of the
+    signs in them.
+    """
+    text = str(pattern)
+    for tried in (text.replace("[", "[[]"), text):
+        found = sorted(Path(name) for name in glob.glob(tried, recursive=True))  # noqa: PTH207
+        files = [path for path in found if path.is_file()]
+        if files:
+            return files
+    raise InputError(f"source '{source}': no file {pattern}; give its path, or set `data`")

@@ -1,0 +1,45 @@
+"""What to say of a caption file that holds no caption: its first record, and what to do."""
+
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+import sql
+from tasks.corpus import exact_json
+
+SHOWN: Final = 200
+ADVICE: Final = {
+    "no_text": "name the field that holds the caption (text_column of a table)",
+    "empty_text": "name the field that holds the caption (text_column of a table)",
+    "no_id": "name the fields that hold the ids, or leave id_column out",
+    "not_utf8": "save it as UTF-8, or set encoding (for example cp1252)",
+    "wrong_number_of_fields": "set delimiter, or quote ('' where quotes are just characters)",
+    "unclosed_quote": "set quote to '' if quotes are just characters",
+    "not_json": "expected JSON, an object a line; look at the form",
+    "unknown_image": "its image is not in the list `images`",
+}
+
+
+def nothing_kept(path: Path, form: str, read: int, rejects: Path) -> str:
+    """One sentence on a file of `read` records, all rejected."""
+    if not read:
+        return f"{path}: no record; expected captions ({form})"
+    with duckdb.connect() as connection:
+        connection.read_parquet(str(rejects)).create_view("rejects")
+        row = connection.execute(sql.query("corpus/first_reject")).fetchone()
+    position, reason, raw = row or (0, "unknown", "")
+    place = {"coco": "annotation", "narratives": "line"}.get(form, "line or row")
+    return (
+        f"{path}: none of {read:,} records is a caption; the first, {place} {position}, is "
+        f"rejected as {reason}: {raw[:SHOWN]}{_fields(raw)}; {ADVICE.get(reason, 'look at the file')}"
+    )
+
+
+def _fields(raw: str) -> str:
+    try:
+        record = exact_json.loads(raw)
+    except ValueError:
+        return ""
+    named = ", ".join(repr(name) for name in record) if isinstance(record, dict) else ""
+    return f" (its fields: {named})" if named else ""
