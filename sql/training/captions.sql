@@ -1,9 +1,11 @@
 -- captions: one row per caption to train on, in corpus order.
--- A caption_id that stands in two files counts once, the first time. Captions per image are chosen
--- by the MD5 of seed and caption_id, before labels are looked at: the same on every machine.
+-- A caption_id, which says source and file, that is met twice counts once, the first time. Captions
+-- per image of a source are chosen by the MD5 of seed and caption_id, before labels are looked at:
+-- the same on every machine.
 with read as (
     select
         corpus.caption_id,
+        corpus.source,
         corpus.image_id,
         corpus.text,
         files.file_index,
@@ -25,7 +27,7 @@ chosen as (
         $per_image is null
         or image_id is null
         or row_number() over (
-            partition by image_id order by md5($seed || ':' || caption_id), caption_id
+            partition by source, image_id order by md5($seed || ':' || caption_id), caption_id
         ) <= $per_image
 ),
 

@@ -2,6 +2,7 @@
 with read as (
     select
         caption_id,
+        source,
         image_id
     from corpus
 ),
@@ -9,6 +10,7 @@ with read as (
 distinct_captions as (
     select
         caption_id,
+        any_value(source) as source,
         any_value(image_id) as image_id
     from read
     group by caption_id
@@ -16,11 +18,12 @@ distinct_captions as (
 
 per_image as (
     select
+        source,
         image_id,
         count(*) as captions
     from distinct_captions
     where image_id is not null
-    group by image_id
+    group by source, image_id
 )
 
 select

@@ -49,7 +49,10 @@ class _Halt(Exception):  # noqa: N818
 def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
     """Rows of a table, in blocks of about a megabyte."""
     dialect = dialect_of(path, columns)
-    by_column, by_row = (partial(way, dialect, columns) for way in (_row_columns, _row_records))
+    by_column, by_row = (
+        partial(_row_columns, dialect, columns),
+        partial(_row_records, dialect, columns),
+    )
     first, header = 1, dialect.header_lines
     rest: list[str] = []
     for block, ends in _line_blocks(path, columns):

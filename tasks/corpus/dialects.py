@@ -70,22 +70,24 @@ def dialect_of(path: Path, columns: Columns) -> Dialect:
     if lines[0].lower().startswith(SEPARATOR_LINE) and len(lines[0].strip('"')) == len("sep=,"):
         # Excel's own way to state a delimiter
         stated, before = stated or lines[0].strip('"')[-1], 1
-    sniffed, quotes = _sniffed(text, stated)
-    delimiters = [stated] if stated else [_by_name(path), *filter(None, [sniffed]), *USUAL]
     first = lines[before] if len(lines) > before else ""
-    headers = {one: _fields(first, one, columns) for one in delimiters}
-    named = set(columns.named)
-    fitting = [one for one, header in headers.items() if named <= set(header)]
-    delimiter = _widest(fitting, headers) if fitting else stated or sniffed or delimiters[0]
-    header = headers[delimiter]
+    delimiter = stated or _delimiter(first, text, path, columns)
+    header = _fields(first, delimiter, columns)
     hint = "; if the file has no header, set header = false" if columns.header else ""
     check_columns(path, header, columns, hint)
-    quote = _quote(columns.quote, text, delimiter, quotes)
+    quote = _quote(columns.quote, text, delimiter)
     return Dialect(delimiter, quote, tuple(header), before + columns.header)
 
 
-def _widest(fitting: list[str], headers: dict[str, list[str]]) -> str:
-    """Of several delimiters that fit, the first that cuts the header at all."""
+def _delimiter(first: str, text: str, path: Path, columns: Columns) -> str:
+    """The sign under which the wanted columns stand in the header, or what the sniffer says."""
+    candidates = dict.fromkeys((_by_name(path), *USUAL))
+    headers = {one: _fields(first, one, columns) for one in candidates}
+    fitting = [one for one, header in headers.items() if set(columns.named) <= set(header)]
+    if not columns.header or not fitting:
+        sniffed = _sniffed(text, None)[0]
+        return sniffed or next((one for one in headers if len(headers[one]) > 1), _by_name(path))
+    # the first that cuts the header at all
     return next((one for one in fitting if len(headers[one]) > 1), fitting[0])
 
 
@@ -121,12 +123,12 @@ def _sniffed(text: str, delimiter: str | None) -> tuple[str | None, bool]:
     return (found[0] if found[0] in USUAL else None), found[1] == '"'
 
 
-def _quote(stated: str | None, text: str, delimiter: str, quotes: bool) -> str | None:
+def _quote(stated: str | None, text: str, delimiter: str) -> str | None:
     if stated is not None:
         return stated or None
     # without a quotation mark in sight: tab-separated values have none by their definition
-    believes = quotes if '"' in text else delimiter != "\t"
-    return '"' if believes else None
+    quotes = _sniffed(text, delimiter)[1] if '"' in text else delimiter != "\t"
+    return '"' if quotes else None
 
 
 def _by_name(path: Path) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import orjson
 
 from tasks.corpus import exact_json
 from tasks.corpus.records import Broken
+from tasks.corpus.text_files import Source
 from tasks.errors import InputError
 
 BLOCK: Final = 1 << 20
@@ -47,7 +48,7 @@ class Piece:
 class JsonText:
     """JSON text read piece by piece; knows how far it is, for messages."""
 
-    def __init__(self, path: Path, file: IO[bytes]) -> None:
+    def __init__(self, path: Path, file: Source) -> None:
         self.path = path
         self._file = file
         self._decode: Callable[..., str] = codecs.getincrementaldecoder("utf-8")(

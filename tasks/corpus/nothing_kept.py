@@ -30,9 +30,10 @@ def nothing_kept(path: Path, form: str, read: int, rejects: Path) -> str:
         row = connection.execute(sql.query("corpus/first_reject")).fetchone()
     position, reason, raw = row or (0, "unknown", "")
     place = {"coco": "annotation", "narratives": "line"}.get(form, "line or row")
+    advice = ADVICE.get(reason, "look at the file")
     return (
         f"{path}: none of {read:,} records is a caption; the first, {place} {position}, is "
-        f"rejected as {reason}: {raw[:SHOWN]}{_fields(raw)}; {ADVICE.get(reason, 'look at the file')}"
+        f"rejected as {reason}: {raw[:SHOWN]}{_fields(raw)}; {advice}"
     )
 
 

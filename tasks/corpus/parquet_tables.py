@@ -23,9 +23,13 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Block]:
         yield Block(
             range(first, first + len(rows)),
             partial(make_records, first, rows, by_column, by_row),
-            lambda position, rows=rows, first=first: dump(rows[position - first]),
+            partial(_start, rows, first),
             batch.nbytes,
         )
+
+
+def _start(rows: list[dict[str, Any]], first: int, position: int) -> str:
+    return dump(rows[position - first])
 
 
 def check_parquet(path: Path, columns: Columns) -> None:
@@ -110,14 +114,15 @@ def _check_types(path: Path, schema: pa.Schema, columns: Columns) -> None:
 
 def _is_list(kind: pa.DataType) -> bool:
     of = pa.types
-    return of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind)
+    return any(is_it(kind) for is_it in (of.is_list, of.is_large_list, of.is_fixed_size_list))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     of = pa.types
-    views = of.is_string(kind) or of.is_large_string(kind) or of.is_string_view(kind)
-    return views or of.is_null(kind)
+    kinds = (of.is_string, of.is_large_string, of.is_string_view, of.is_null)
+    return any(is_it(kind) for is_it in kinds)
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    of = pa.types
+    return any(is_it(kind) for is_it in (of.is_integer, of.is_floating, of.is_decimal))

@@ -260,8 +260,8 @@ def printable(text: str) -> str:
     """The first characters of a text, with signs that do not print spelled out."""
     start = text[:LONGEST_RAW]
     if not start.isprintable():
-        start = start.encode("utf-8", "surrogateescape" if _escapes(start) else "backslashreplace")
-        start = start.decode("utf-8", "backslashreplace")
+        odd = "surrogateescape" if _escapes(start) else "backslashreplace"
+        start = start.encode("utf-8", odd).decode("utf-8", "backslashreplace")
         start = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in start)
     return start[:LONGEST_RAW]
 

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 from tasks.errors import InputError
 
@@ -32,6 +32,13 @@ BOMS: Final = (
 )
 
 
+class Source(Protocol):
+    """Bytes to read, some at a time."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, unpacked if it is gzip; a cut or broken gzip is an InputError."""
@@ -51,7 +58,7 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def opened(path: Path, encoding: str | None = None) -> Iterator[IO[bytes]]:
+def opened(path: Path, encoding: str | None = None) -> Iterator[Source]:
     """The file's text as UTF-8 without its mark; a byte that is no text stays invalid UTF-8.
 
     Raises:
@@ -100,7 +107,7 @@ class _Joined:
 class _Transcoded:
     """Text of another encoding as UTF-8; what cannot be decoded becomes a lone surrogate."""
 
-    def __init__(self, encoding: str, file: _Joined) -> None:
+    def __init__(self, encoding: str, file: Source) -> None:
         self._file = file
         self._decoder = codecs.getincrementaldecoder(encoding)("tai-lone-surrogate")
         self._ended = False
@@ -139,7 +146,7 @@ def line_blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
             yield first, [rest]
 
 
-def kept_ends(file: IO[bytes]) -> Iterator[list[bytes]]:
+def kept_ends(file: Source) -> Iterator[list[bytes]]:
     """Blocks of lines with their ends, be they of Unix, Windows or old Macs."""
     rest = b""
     while block := file.read(BLOCK):

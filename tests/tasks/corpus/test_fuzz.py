@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.corpus.ingest import check_file, ingest_file
-from tasks.corpus.readers import Columns
+from tasks.corpus.records import Columns
 from tasks.errors import InputError
 from tasks.labels.label import write_labels
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
@@ -31,6 +31,7 @@ def test_any_caption_is_kept_or_rejected_and_spans_fit(
 ) -> None:
     folder = tmp_path_factory.mktemp("captions")
     path = folder / "t.jsonl"
+    texts = [*texts, "a dog"]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     counts = ingest_file(path, "table", "s", "t", folder)
     assert counts["captions/read"] == len(texts)

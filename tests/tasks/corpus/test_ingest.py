@@ -2,14 +2,12 @@
 
 import gzip
 import json
-import re
-import unicodedata
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,9 +16,9 @@ from hypothesis import strategies as st
 
 from tasks.checks import run_checks
 from tasks.corpus import ingest as ingest_module
-from tasks.corpus import json_text, readers
+from tasks.corpus import json_records, json_text, readers, records, text_files
 from tasks.corpus.ingest import check_file, ingest_file, split_of
-from tasks.corpus.readers import Columns
+from tasks.corpus.records import Columns
 from tasks.corpus.sources import find_files
 from tasks.errors import DataTestError, InputError
 
@@ -34,7 +32,7 @@ COCO = {
         {"id": 6, "image_id": 1, "caption": "An id that was there"},
         {"id": 8, "image_id": 1, "caption": "   "},
         {"id": 9, "image_id": 1},
-        {"image_id": 1, "caption": "No id"},
+        {"id": [1], "image_id": 1, "caption": "No id"},
         {"id": 10, "image_id": 1, "caption": "a NUL \u0000 inside"},
         {"id": 11, "image_id": 1, "caption": "x" * 10001},
         "garbage",
@@ -45,11 +43,11 @@ COCO = {
 
 def ingest(path: Path, form: Any, out: Path, **options: Any) -> tuple[list[Any], list[Any]]:
     out.mkdir(exist_ok=True)
-    counts = ingest_file(path, form, "s", "t", out, **options)
+    counts = ingest_file(path, form, "s", "t", out, file="t", **options)
     corpus, rejects = (
         pq.read_table(out / f"{name}.parquet").to_pylist() for name in ("corpus", "rejects")
     )
-    assert counts == {
+    assert {name: n for name, n in counts.items() if not name.startswith("lines/")} == {
         "captions/read": len(corpus) + len(rejects),
         "captions/kept": len(corpus),
         "captions/rejected": len(rejects),
@@ -68,9 +66,10 @@ def test_coco(tmp_path: Path) -> None:
             "source": "s",
             "split": "t",
             "image_id": "1",
-            "text": 'A dog \u2014 "big".',
-            "file": "captions_x.json",
+            "text": 'A dog - "big".',
+            "file": "t",
             "position": 1,
+            "item": 0,
         },
         {
             "caption_id": "s/t/6",
@@ -78,8 +77,9 @@ def test_coco(tmp_path: Path) -> None:
             "split": "t",
             "image_id": "2",
             "text": "Two cats on a mat",
-            "file": "captions_x.json",
+            "file": "t",
             "position": 2,
+            "item": 0,
         },
     ]
     assert [(row["position"], row["reason"]) for row in rejects] == [
@@ -203,9 +203,9 @@ def test_every_line_is_kept_or_rejected(
 ) -> None:
     folder = tmp_path_factory.mktemp("lines")
     path = folder / "t.jsonl"
-    path.write_bytes(b"x\n" + b"\n".join(lines))
+    path.write_bytes(b'x\n{"text": "a dog"}\n' + b"\n".join(lines))
     corpus, rejects = ingest(path, "table", folder / "out")
-    read = 1 + sum(1 for line in lines if line.strip())
+    read = 2 + sum(1 for line in lines if line.strip())
     assert len(corpus) + len(rejects) == read
     first = {
         name: (folder / "out" / f"{name}.parquet").read_bytes() for name in ("corpus", "rejects")
@@ -245,12 +245,12 @@ ITEMS = st.lists(
 
 def read_through(path: Path, form: Any) -> tuple[list[Any], list[str]]:
     columns = Columns("caption", "id", "image_id")
-    records, images = [], []
+    found, images = [], []
     for block in readers.read_blocks(path, form, columns):
         made = block.records.to_pylist()
-        records += [record | {"raw": block.raw(record["position"])} for record in made]
+        found += [record | {"raw": block.raw(record["position"])} for record in made]
         images += block.images
-    return records, images
+    return found, images
 
 
 @settings(max_examples=60, deadline=None)
@@ -275,13 +275,14 @@ def test_the_fast_way_reads_what_the_careful_one_reads(
             (40, 99, 128, False),
         ):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(readers, "PIECE", piece)
-                for module in (json_text, readers):
+                patch.setattr(records, "PIECE", piece)
+                for module in (json_text, text_files):
                     patch.setattr(module, "BLOCK", block)
                 patch.setattr(json_text, "SMALLEST_PART", smallest)
                 if not columnar:
-                    for way in ("_coco_columns", "_narrative_columns", "_row_columns"):
-                        patch.setattr(readers, way, lambda *_: None)
+                    patch.setattr(coco_module, "_columns", lambda *_: None)
+                    for way in ("_narrative_columns", "row_columns"):
+                        patch.setattr(json_records, way, lambda *_: None)
                 try:
                     found.append(read_through(folder / name, form))
                 except InputError as error:
@@ -298,12 +299,11 @@ SIGNS = [
     " ",
     "\u00a0",
     "\u3000",
-    "\u200b",
+    "\u00ad",
     "\t",
     "\r\n",
     "\x07",
     "\x7f",
-    "\x9f",
     "\u00e9",
 ]
 ANNOTATIONS = st.lists(
@@ -335,17 +335,14 @@ def plain_way(items: list[Any], form: str) -> tuple[list[Any], list[Any]]:
         if text is None:
             rejects.append((position, "no_text"))
             continue
-        text = re.sub(r"[\t\r\n]+", " ", text)
-        while text and unicodedata.category(text[0]) == "Zs":
-            text = text[1:]
-        while text and unicodedata.category(text[-1]) == "Zs":
-            text = text[:-1]
+        if any(sign in text for sign in "\x07\x7f"):
+            rejects.append((position, "control_characters"))
+            continue
+        text = " ".join(text.replace("\u00ad", "").split())
         if not text:
             rejects.append((position, "empty_text"))
         elif len(text) > 10_000:
             rejects.append((position, "too_long"))
-        elif any(unicodedata.category(sign) == "Cc" for sign in text):
-            rejects.append((position, "control_characters"))
         elif coco and item["image_id"] not in ("1", "2"):
             rejects.append((position, "unknown_image"))
         else:
@@ -376,11 +373,16 @@ def test_captions_are_those_that_a_plain_loop_keeps(
     (folder / "f.json").write_text(coco if form == "coco" else lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ingest_module, "RECORDS_PER_BATCH", batch)
-        for module in (json_text, readers):
+        for module in (json_text, text_files):
             patch.setattr(module, "BLOCK", 100)
+        expected = plain_way(items, form)
+        if not expected[0]:
+            with pytest.raises(InputError, match=r"no record|none of"):
+                ingest(folder / "f.json", form, folder / "out")
+            return
         corpus, rejects = ingest(folder / "f.json", form, folder / "out")
     found = [(row["caption_id"], row["text"], row["position"]) for row in corpus]
-    assert (found, [(row["position"], row["reason"]) for row in rejects]) == plain_way(items, form)
+    assert (found, [(row["position"], row["reason"]) for row in rejects]) == expected
 
 
 def test_a_number_behind_an_id_may_be_in_use(tmp_path: Path) -> None:
@@ -404,14 +406,17 @@ def test_an_id_that_is_no_text_does_no_harm(tmp_path: Path) -> None:
     items = [{"id": i, "image_id": "\ud800", "caption": "A dog"} for i in ("\ud800", "b", 2**63)]
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"images": [{"id": "?"}], "annotations": items}))
-    corpus, _ = ingest(path, "coco", tmp_path / "out")
-    assert [row["caption_id"] for row in corpus] == ["s/t/?", "s/t/b", f"s/t/{2**63}"]
+    items += [{"id": i, "image_id": "a", "caption": "A dog"} for i in (2**70, 2**70 + 1, "a\ud800")]
+    path.write_text(json.dumps({"images": [{"id": "?"}, {"id": "a"}], "annotations": items}))
+    corpus, rejects = ingest(path, "coco", tmp_path / "out")
+    assert [row["caption_id"] for row in corpus] == [f"s/t/{2**70}", f"s/t/{2**70 + 1}"]
+    assert [row["reason"] for row in rejects] == ["not_utf8"] * 4
 
 
 def test_few_long_lines_make_a_batch(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes((b"x" * 900_000 + b"\n") * 60)
-    batches = list(ingest_module._batches(readers.read_table(path, Columns())))
+    batches = list(ingest_module._batches(readers.read_blocks(path, "table", Columns())))
     assert sum(len(block.records) for batch in batches for block in batch) == 60
     assert max(sum(block.size for block in batch) for batch in batches) < 20_000_000
 
@@ -421,7 +426,7 @@ def test_few_long_lines_make_a_batch(tmp_path: Path) -> None:
     [
         ("captions_once", "('a', 1), ('a', 2), ('b', 3)", r"1 rows.*caption_id = 'a', .*\[1, 2\]"),
         ("captions_once", "('c', 1), ('c', 3), ('b', 2)", r"1 rows.*caption_id = 'c', .*\[1, 3\]"),
-        ("all_accounted", "('a', 1), ('b', 2)", r"records = 4, kept = 2, rejected = 1"),
+        ("all_accounted", "('a', 1), ('b', 2)", r"records = 4, .*kept = 2, rejected = 1"),
         ("texts_present", "('a', 1), (null, 2)", r"1 rows.*position = 2"),
     ],
 )
@@ -431,7 +436,8 @@ def test_data_tests_find_faults(check: str, corpus: str, message: str) -> None:
             f"create table corpus as from (values {corpus}) as t (caption_id, position)",
             "create table repeated as select hash('a') as id_hash",
             "create table late as select 'c' as caption_id",
-            "create table read as select 4 as records",
+            "create table read as select 4 as records, 0 as lines, 0 as header, 0 as blank, "
+            "0 as of_records",
             "create table rejects as select 7 as position",
             "create view judged as select *, null as reason, 'a dog' as text from corpus",
         ):
@@ -447,10 +453,7 @@ def test_data_tests_find_faults(check: str, corpus: str, message: str) -> None:
 def test_numbers_are_read_in_one_way(tmp_path: Path, number: str) -> None:
     (tmp_path / "c.json").write_text(f'{{"annotations": [{number}], "images": []}}')
     ((record,), _) = read_through(tmp_path / "c.json", "coco")
-    try:
-        expected = json.dumps(orjson.loads(number))
-    except orjson.JSONDecodeError:
-        expected = "Infinity"
+    expected = str(int(Decimal(number))) if len(number) < 1000 else "Infinity"
     assert record["raw"] == expected
 
 
