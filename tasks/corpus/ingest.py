@@ -29,9 +29,9 @@ from prefect.cache_policies import NO_CACHE
 import sql
 from tasks.checks import run_checks
 from tasks.corpus.cleaning import cleaned
-from tasks.corpus.nothing_kept import nothing_kept
 from tasks.corpus.readers import Form, check_whole, read_blocks
 from tasks.corpus.records import Block, Columns, Lines
+from tasks.corpus.rejects import nothing_kept, rejected_by_reason
 from tasks.errors import InputError
 from tasks.progress import Progress
 from tasks.workspace import Recipe, Result, Stage, is_finished, recipe_of, run_stage, source_sha256
@@ -158,13 +158,6 @@ def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  #
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     LOG.info("check: %s is whole", path.name)
-
-
-def rejected_by_reason(rejects: Path) -> dict[str, int]:
-    """How many records were rejected for each reason, the most frequent first."""
-    with duckdb.connect() as connection:
-        connection.read_parquet(str(rejects)).create_view("rejects")
-        return dict(connection.execute(sql.query("corpus/reasons")).fetchall())
 
 
 def ingest_file(

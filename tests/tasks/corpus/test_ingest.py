@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.checks import run_checks
+from tasks.corpus import coco as coco_module
 from tasks.corpus import ingest as ingest_module
 from tasks.corpus import json_records, json_text, readers, records, text_files
 from tasks.corpus.ingest import check_file, ingest_file, split_of

@@ -1,4 +1,4 @@
-"""What to say of a caption file that holds no caption: its first record, and what to do."""
+"""What is said of rejects: how many for which reason, and the first where there is nothing else."""
 
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,13 @@ ADVICE: Final = {
     "not_json": "expected JSON, an object a line; look at the form",
     "unknown_image": "its image is not in the list `images`",
 }
+
+
+def rejected_by_reason(rejects: Path) -> dict[str, int]:
+    """How many records were rejected for each reason, the most frequent first."""
+    with duckdb.connect() as connection:
+        connection.read_parquet(str(rejects)).create_view("rejects")
+        return dict(connection.execute(sql.query("corpus/reasons")).fetchall())
 
 
 def nothing_kept(path: Path, form: str, read: int, rejects: Path) -> str:
