@@ -1,6 +1,7 @@
 """The flow `tai`: captions in, mAP out."""
 
 import logging
+import shlex
 from typing import Any
 
 from prefect import flow
@@ -34,8 +35,8 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         settings: changes by dotted name, for example {"seed": 1}.
 
     Returns:
-        `map`, a row per method and image set with its mAP in percent by branch, and `page`, the
-        path of the run's report.
+        `map`, a row per method and image set with its mAP in percent by branch; `page`, the path
+        of the run's report; `model`, the headline method as `flows.predict` takes it.
 
     """
     asked = load_profile(profile, settings)
@@ -68,11 +69,12 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         page = written.file("index.html")
         run.artifact(page)
         run.outcome(outcome)
-        run.tag("model", registry.register(run, chosen, outcome, chosen.headline_method))
+        model = registry.register(run, chosen, outcome, chosen.headline_method)
+        run.tag("model", model)
         create_table_artifact(key="map", table=table, description=_heading(chosen))
         create_link_artifact(key="report", link=page.as_uri(), link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
-    return {"map": table, "page": str(page)}
+    return {"map": table, "page": str(page), "model": model.removeprefix("models:/")}
 
 
 def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str) -> Outcome:
@@ -134,6 +136,8 @@ def _print(result: dict[str, Any]) -> None:
     console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
     console.print(track.tracking_uri(), soft_wrap=True)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)
+    use = shlex.join(["python", "-m", "flows.predict", "my/pictures", "--model", result["model"]])
+    console.print(f"tag pictures of your own: {use}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,19 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from pydantic import (
+    BaseModel,
     Field,
     ValidationError,
     create_model,
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from models.method import LearnsFrom, Method
 from tasks.catalogue import catalogue, group_of, method_class
@@ -189,13 +191,52 @@ def load_profile(
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{where}: field '{field}': {_told(first['msg'])}") from None
+        known = first["type"] != "extra_forbidden"
+        told = (_told(first["msg"]) if known else "there is no such setting") + _hint(first)
+        raise InputError(f"{where}: field '{field}': {told}") from None
 
 
 def _told(message: str) -> str:
     """Pydantic's message inside a sentence of ours."""
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
+
+
+def _hint(error: ErrorDetails) -> str:
+    """The nearest name for an unknown field, or the form of a value of the wrong type."""
+    *group, last = error["loc"]
+    if error["type"] == "extra_forbidden":
+        names = _fields_of(group)
+        near = difflib.get_close_matches(str(last), names, n=1, cutoff=0.5)
+        if near:
+            return f"; did you mean '{'.'.join([*map(str, group), *near])}'?"
+        return f"; there are {', '.join(names)}" if names else ""
+    if error["type"] == "list_type":
+        return f', for example ["{error["input"]}"]' if isinstance(error["input"], str) else ""
+    return f", not {json.dumps(error['input'])}" if _is_plain(error["input"]) else ""
+
+
+def _fields_of(group: Sequence[int | str]) -> list[str]:
+    """Names of the settings of a group, which is named by its fields from the profile down."""
+    settings: Any = Profile
+    for step in group:
+        if isinstance(step, str):
+            field = settings.model_fields.get(step)
+            settings = next(iter(_groups_in(field.annotation)), None) if field else None
+        if settings is None:
+            return []
+    return list(settings.model_fields)
+
+
+def _groups_in(annotation: Any) -> list[type[BaseModel]]:
+    """The groups of settings in a type such as `list[ImageSet]` or `WorldSettings | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [group for inner in get_args(annotation) for group in _groups_in(inner)]
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | bool)
 
 
 def _refuse_old(where: str, values: Mapping[str, Any]) -> None:

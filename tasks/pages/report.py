@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     from tasks.settings import ImageSet
 
 PAGE: Final = "index.html"
+LEARNED: Final = {
+    "nothing": "with nothing learned",
+    "captions": "learned from captions alone",
+    "labelled images": "learned from labelled images",
+}
+"""What the page's title says of a run, by what its headline method learns from."""
 KAPPA: Final = 50.0
 """Local softmax's scale on captions where a method has none of its own (METHODS 1)."""
 CAPTIONS_SHOWN: Final = 8
@@ -105,7 +111,7 @@ def write_report(
     drawn = charts.charts_of(vocabulary, outcome, method, image_set.name, scored.labels)
     context: dict[str, Any] = {
         "profile": profile,
-        "title": f"Recognising {len(vocabulary.classes)} classes, learned from captions alone",
+        "title": f"Recognising {len(vocabulary.classes)} classes, {LEARNED[chosen.learns_from]}",
         "warning": ""
         if profile.backbone.pretrained
         else "The CLIP of this run has random weights: it shows that the road is whole, not that "
@@ -157,7 +163,8 @@ def _headline(
         "low": figures["mAP_low/merged"],
         "high": figures["mAP_high/merged"],
         "classes": outcome.evaluations[method][name].counts["classes/evaluated"],
-        "captions": outcome.choice.counts["captions/selected"] if outcome.choice else 0,
+        "captions": _captions_learned(outcome, method),
+        "labelled": outcome.fitted[method].counts.get("images", 0),
         "gain": None,
     }
     baseline = outcome.baseline(name)
@@ -171,14 +178,25 @@ def _headline(
     return headline
 
 
+def _captions_learned(outcome: Outcome, method: str) -> int:
+    """How many captions a method learned from: chosen, not held out, no template among them."""
+    if outcome.choice is None or method_class(method).learns_from != "captions":
+        return 0
+    held_out = outcome.fitted[method].counts.get("captions/held_out", 0)
+    return outcome.choice.counts["captions/selected"] - held_out
+
+
 def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]:
     """The scores on an image set: a row per method, and the images that have none."""
     found = {name: stages[image_set.name] for name, stages in outcome.evaluations.items()}
     best = {
         branch: max(
-            stage.figures.get(f"mAP/{branch}", -math.inf)
-            for name, stage in found.items()
-            if method_class(name).learns_from != "labelled images"
+            (
+                stage.figures.get(f"mAP/{branch}", -math.inf)
+                for name, stage in found.items()
+                if method_class(name).learns_from != "labelled images"
+            ),
+            default=-math.inf,
         )
         for branch in BRANCHES
     }

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +133,54 @@ def test_the_page_says_what_was_missing_and_where_everything_went(report: Path) 
     assert "broken.png: not a whole image" in text
     # 12 captions read, of which 3 name no class
     assert "3 name no class; 15 labels in the others" in text
+
+
+RUNS = [
+    run
+    for size in (1, 2, 3)
+    for run in combinations(["zero-shot", "tai-dpt", "linear-probe"], size)
+]
+
+
+@pytest.mark.parametrize("run", RUNS, ids="+".join)
+def test_title_and_tiles_are_true_of_whatever_methods_ran(
+    run: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path / "data")
+    monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
+    own = str(tmp_path / "data" / "hostile.toml")
+    labelled = load_profile(own).images[0].model_dump() | {"name": "taught"}
+    profile = load_profile(own, {"run": list(run), "labelled": labelled})
+    vocabulary = check(profile)
+    outcome = choose_thresholds.fn(profile, vocabulary, whole_run(profile))
+    text = write_report.fn(profile, vocabulary, outcome, "again").file("index.html").read_text()
+    title = re.search(r"<h1>(.*?)</h1>", text)
+    assert title
+    tiles = {
+        what: number
+        for number, what in re.findall(
+            r'<div class="tile"><strong>([\d,]+)</strong><span>([^<]*)</span>', text
+        )
+    }
+    method = profile.headline_method
+    by_captions = {what: number for what, number in tiles.items() if what.startswith("captions ")}
+    by_labels = tiles[f"labelled images that {method} learned from"]
+    if "tai-dpt" in run:
+        assert method == "tai-dpt"
+        assert title[1].endswith("learned from captions alone")
+        held_out = outcome.fitted[method].counts["captions/held_out"]
+        assert held_out > 0
+        (number,) = by_captions.values()
+        # nine captions name a class; the sentences made of synonyms are nobody's captions
+        assert int(number) == 9 - held_out
+        assert by_labels == "0"
+    else:
+        # the last of the run; eight of the ten images can be read
+        taught = method == "linear-probe"
+        assert title[1].endswith("learned from labelled images" if taught else "nothing learned")
+        assert by_labels == ("8" if taught else "0")
+        assert not by_captions
+        assert "What it learned from" not in text
 
 
 @pytest.mark.parametrize("width", [1200, 390])
