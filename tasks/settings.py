@@ -70,6 +70,9 @@ class CaptionChoice(Settings):
     per_image: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Captions kept per image, chosen by seed before labels are looked at."
     )
+    per_class: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Captions kept per class, the first ones, each with its rarest class."
+    )
     templates: bool = Field(True, description="Add CLIP's templates with each class name.")
     dtype: Literal["float16", "bfloat16"] = Field(
         "float16", description="Type of stored features; bfloat16 for towers beyond 65504."

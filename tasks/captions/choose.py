@@ -40,6 +40,7 @@ def choose_captions(
             [corpus.file(CORPUS) for corpus in corpora],
             [stage.file(LABELS) for stage in labels],
             per_image=choice.per_image,
+            per_class=choice.per_class,
             seed=profile.seed,
         )
         if not counts["captions/selected"]:
@@ -71,6 +72,7 @@ def choose_captions(
         },
         parameters={
             "per_image": choice.per_image,
+            "per_class": choice.per_class,
             "templates": choice.templates,
             "seed": profile.seed if choice.per_image else None,
         },
@@ -84,19 +86,25 @@ def templates_in(choice: Stage) -> int:
 
 
 def training_captions(
-    corpus: Sequence[Path], labels: Sequence[Path], *, per_image: int | None, seed: int
+    corpus: Sequence[Path],
+    labels: Sequence[Path],
+    *,
+    seed: int,
+    per_image: int | None = None,
+    per_class: int | None = None,
 ) -> tuple[list[pa.Table], dict[str, int]]:
     """Choose the captions to train on and say where the others went.
 
     Args:
         corpus: corpus Parquet files.
         labels: the label Parquet file of each corpus file, in the same order.
+        seed: decides which captions of an image are kept.
         per_image: captions kept per image, or None for all.
-        seed: decides which ones.
+        per_class: captions kept per class, each counted with its rarest one, or None for all.
 
     Returns:
         A table (caption_id, text, classes, spans) per corpus file, in its order, and counts that
-        add up: read = duplicate + not_chosen + without_class + selected.
+        add up: read = duplicate + not_chosen + without_class + beyond_cap + selected.
 
     """
     with duckdb.connect() as connection:
@@ -109,23 +117,26 @@ def training_captions(
             index = pa.table({"filename": paths, "file_index": range(len(paths))})
             connection.register(listing, index)
         choice = {"per_image": per_image}
-        selected: pa.Table = connection.sql(
-            sql.query("training/captions"), params=choice | {"seed": str(seed)}
+        labelled: pa.Table = connection.sql(
+            sql.query("training/captions"),
+            params=choice | {"seed": str(seed), "per_class": per_class},
         ).to_arrow_table()
         row = connection.execute(sql.query("training/counts"), choice).fetchone()
     if row is None:
         raise RuntimeError("sql/training/counts.sql gave no row")
     read, duplicate, not_chosen = row
+    selected = labelled.filter(labelled["is_kept"])
     counts = {
         "captions/read": read,
         "captions/duplicate": duplicate,
         "captions/not_chosen": not_chosen,
-        "captions/without_class": read - duplicate - not_chosen - selected.num_rows,
+        "captions/without_class": read - duplicate - not_chosen - labelled.num_rows,
+        "captions/beyond_cap": labelled.num_rows - selected.num_rows,
         "captions/selected": selected.num_rows,
     }
     files = selected["file_index"].to_numpy()
     starts = np.searchsorted(files, np.arange(len(corpus) + 1))
-    selected = selected.drop_columns("file_index")
+    selected = selected.drop_columns(["file_index", "is_kept"])
     return [selected.slice(start, stop - start) for start, stop in pairwise(starts)], counts
 
 

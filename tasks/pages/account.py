@@ -33,6 +33,7 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
     if outcome.choice:
         count = outcome.choice.counts
         added = count.get("captions/templates", 0)
+        capped = count["captions/beyond_cap"]
         steps.append(
             {
                 "name": "choose captions to learn from",
@@ -40,7 +41,8 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
                 "kept": count["captions/selected"],
                 "rest": f"{count['captions/without_class']:,} name no class, "
                 f"{count['captions/duplicate']:,} are repeated, "
-                f"{count['captions/not_chosen']:,} more than wanted per image; {added:,} "
+                f"{count['captions/not_chosen']:,} more than wanted per image, "
+                f"{capped:,} more than wanted per class; {added:,} "
                 "sentences such as “a photo of a dog.” were added",
             }
         )
