@@ -95,7 +95,7 @@ def main() -> None:
             times = []
             for _ in range(5):
                 started = time.perf_counter()
-                count = len(read_image_set(form, annotations, images))
+                count = len(read_image_set(form, annotations, images).entries)
                 times.append(time.perf_counter() - started)
             seconds = statistics.median(times)
             found[name] = {"images": count, "s": round(seconds, 3)}

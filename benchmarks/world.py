@@ -54,7 +54,7 @@ class World:
         self.vocabulary: Vocabulary = load_vocabulary(vocabulary_path(self.profile))
         self.images: dict[str, tuple[Stage, Stage]] = {}
         for image_set in self.profile.image_sets:
-            listed = list_images.fn(self.profile, image_set)
+            listed = list_images.fn(self.profile, self.vocabulary, image_set)
             self.images[image_set.name] = (
                 listed,
                 encode_images.fn(self.profile, image_set, listed),

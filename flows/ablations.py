@@ -73,16 +73,17 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
                         keys | fit(profile=varied, mlflow_run=of_seed.run_id, **keys)
                     )
                     maps = studies.maps_of(varied, outcome)
+                    classes = studies.classes_of(varied, outcome)
                     of_seed.metrics({f"mAP/{name}": value for name, value in maps.items()})
                     found[variant].append(maps)
-        rows = studies.table_of(study, found)
+        rows = studies.table_of(study, found, classes)
         page = home() / "ablations" / f"{study.name}-{profile.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, page_of(study, profile, rows, command))
         run.artifact(page)
         table = [
             {"images": row.images, study.axis: row.variant, "mAP": round(row.mean, 2)}
-            | {"sd": round(row.spread, 2), "seeds": len(row.values)}
+            | {"over classes": row.classes, "sd": round(row.spread, 2), "seeds": len(row.values)}
             for row in rows
         ]
         create_table_artifact(key=f"ablation-{study.name}", table=table, description=study.question)

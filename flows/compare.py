@@ -57,9 +57,12 @@ def _print_settings(console: Console, candidates: Sequence[Candidate]) -> None:
 
 
 def _print_verdict(console: Console, verdict: Verdict) -> None:
-    table = Table("run", "mAP", "95 %", "above the first", "95 %", title=verdict.images)
+    table = Table(
+        "run", "mAP", "95 %", "over classes", "above the first", "95 %", title=verdict.images
+    )
     for score in verdict.scores:
         row = [score.name, f"{score.value:.2f}", f"{score.low:.2f} to {score.high:.2f}"]
+        row.append(score.classes)
         if score.gain is not None:
             row += [f"{score.gain:+.2f}", f"{score.gain_low:+.2f} to {score.gain_high:+.2f}"]
         table.add_row(*row)

@@ -6,7 +6,7 @@ Each raises an InputError: one sentence that names the file, line or field.
 from tasks.backbone.loading import check_backbone
 from tasks.corpus.ingest import check_captions as check_file
 from tasks.corpus.sources import caption_files
-from tasks.images.image_sets import image_entries
+from tasks.images.image_sets import read_listing
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.profile import Profile
 from tasks.world.files import make_world
@@ -26,5 +26,5 @@ def check(profile: Profile) -> Vocabulary:
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
     profile = make_world.fn(profile)
     for image_set in profile.image_sets:
-        image_entries(profile, image_set)
+        read_listing(profile, image_set)
     return check_captions(profile)

@@ -38,7 +38,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
 
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))
-    images = {each.name: _encoded(profile, each) for each in profile.image_sets}
+    images = {each.name: _encoded(profile, vocabulary, each) for each in profile.image_sets}
     captions = _Captions(profile, vocabulary, corpora, labels)
     keys: dict[str, Any] = {
         "fitted": {},
@@ -68,9 +68,9 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
     return keys | captions.keys()
 
 
-def _encoded(profile: Profile, image_set: ImageSet) -> tuple[Stage, Stage]:
+def _encoded(profile: Profile, vocabulary: Vocabulary, image_set: ImageSet) -> tuple[Stage, Stage]:
     """What an image set lists, and its features."""
-    listed = list_images(profile, image_set)
+    listed = list_images(profile, vocabulary, image_set)
     return listed, encode_images(profile, image_set, listed)
 
 

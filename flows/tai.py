@@ -17,6 +17,7 @@ from tasks.labels.vocabulary import vocabulary_path
 from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
 from tasks.results import track
+from tasks.results.evaluate import classes_told
 from tasks.results.outcome import BRANCHES, Outcome, found_again
 from tasks.results.thresholds import choose_thresholds
 from tasks.serving import registry
@@ -104,6 +105,7 @@ def _table(evaluations: dict[str, dict[str, Stage]]) -> list[dict[str, Any]]:
     return [
         {"images": name, "method": method}
         | {branch: _rounded(stage.figures.get(f"mAP/{branch}")) for branch in BRANCHES}
+        | {"over classes": classes_told(stage.figures)}
         for method, of_method in evaluations.items()
         for name, stage in of_method.items()
     ]

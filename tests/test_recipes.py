@@ -132,15 +132,17 @@ def test_a_method_is_added_as_the_readme_says(copy: Path) -> None:
 
 def test_a_stage_is_added_as_the_readme_says(copy: Path) -> None:
     (copy / "tasks/results/counted.py").write_text(block("**Add a stage**", "python"))
-    call = "count_classes(list_images(profile, image_set))"
+    call = "count_classes(list_images(profile, vocabulary, image_set))"
     assert call in README
     script = f"""
 import json
 from tasks.images.image_sets import list_images as listed
+from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
 from tasks.profile import load_profile
 from tasks.results.counted import count_classes as counted
 list_images, count_classes = listed.fn, counted.fn
 profile = load_profile("tests/small/small.toml")
+vocabulary = load_vocabulary(vocabulary_path(profile))
 image_set = profile.images[0]
 stage = {call}
 print(stage.folder, stage.fresh)

@@ -240,12 +240,12 @@ def record_of(position: int, native: str | None, image: str | None, text: Any) -
             for one in record_of(position, native, image, None if isinstance(part, list) else part)
         ]
     text = text if isinstance(text, str) else None
-    if not all(_is_utf8(one) for one in (native, image, text)):
+    if not all(is_utf8(one) for one in (native, image, text)):
         return [Record(position, problem="not_utf8")]
     return [Record(position, 0, native, image, text)]
 
 
-def _is_utf8(text: str | None) -> bool:
+def is_utf8(text: str | None) -> bool:
     """True if a file can hold it: no lone surrogate, which stands for a byte that is no text."""
     if text is None or text.isascii():
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -13,13 +14,17 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.images.annotations import ImageEntry, read_image_set
+from tasks.images.annotations import read_image_set
+from tasks.images.entries import ImageEntry, Listing
+from tasks.images.names import Names
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
 
 if TYPE_CHECKING:
+    from tasks.labels.vocabulary import Vocabulary
     from tasks.profile import Profile
     from tasks.settings import ImageSet
 
+LOG = logging.getLogger("tai")
 ENTRIES: Final = "entries.parquet"
 SCHEMA: Final = pa.schema(
     {
@@ -32,23 +37,35 @@ SCHEMA: Final = pa.schema(
 
 
 @task(name="image set", cache_policy=NO_CACHE, task_run_name="image set {image_set.name}")
-def list_images(profile: Profile, image_set: ImageSet) -> Stage:
-    """Which images an image set has, and what each shows."""
-    entries = image_entries(profile, image_set)
+def list_images(profile: Profile, vocabulary: Vocabulary, image_set: ImageSet) -> Stage:
+    """Which images an image set has, and what each shows, by the vocabulary's names.
+
+    An annotation that is of no image or no category is left out, counted and told.
+    """
+    listing, names = read_listing(profile, image_set), Names(vocabulary)
+    entries = names.match(listing.entries)
+    told = names.told()
+    if listing.strays:
+        first, count = listing.strays[0], len(listing.strays)
+        told.append(f"{count:,} of its annotations are of no use and left out; the first: {first}")
+    for sentence in told:
+        LOG.warning("images: %s: %s", image_set.name, sentence)
 
     def work(out: Path) -> Result:
-        return Result(write_entries(entries, out), {})
+        strays = {"annotations/stray": len(listing.strays)}
+        figures = {"names/taken": names.taken, "names/foreign": sorted(names.foreign)}
+        return Result(write_entries(entries, out) | strays, figures)
 
     recipe = recipe_of(
         "image-set",
         __name__,
-        inputs={"entries": digest_of([astuple(entry) for entry in entries])},
-        parameters={"name": image_set.name},
+        inputs={"entries": digest_of([names.taken, names.foreign, *map(astuple, entries)])},
+        parameters={"name": image_set.name, "strays": len(listing.strays)},
     )
     return run_stage(recipe, work)
 
 
-def image_entries(profile: Profile, image_set: ImageSet) -> list[ImageEntry]:
+def read_listing(profile: Profile, image_set: ImageSet) -> Listing:
     """The images of one of the profile's image sets, read from its lists.
 
     Raises:
@@ -62,7 +79,7 @@ def image_entries(profile: Profile, image_set: ImageSet) -> list[ImageEntry]:
 
 
 @functools.cache
-def _listed(form: str, lists: Path, folder: Path, changed: int) -> list[ImageEntry]:
+def _listed(form: str, lists: Path, folder: Path, changed: int) -> Listing:
     """A set's images by its lists as they were at `changed`; read once in a process."""
     return read_image_set(form, lists, folder)
 

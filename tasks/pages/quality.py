@@ -24,7 +24,8 @@ import sql
 from tasks import pages
 from tasks.corpus.ingest import CORPUS, REJECTS
 from tasks.errors import InputError
-from tasks.images.annotations import read_objects
+from tasks.images.coco_instances import read_instances
+from tasks.images.names import Names
 from tasks.labels.label import LABELS
 from tasks.pages import pictures
 from tasks.workspace import (
@@ -103,7 +104,7 @@ def quality(
     objects = profile.path(profile.objects) if profile.objects else None
 
     def work(out: Path) -> Result:
-        shown = read_objects(objects) if objects else None
+        shown = true_objects(objects, vocabulary) if objects else None
         return Result(*write_quality(profile.name, vocabulary, corpora, labels, shown, out))
 
     recipe = recipe_of(
@@ -118,6 +119,12 @@ def quality(
         parameters={"name": profile.name},
     )
     return run_stage(recipe, work)
+
+
+def true_objects(objects: Path, vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
+    """The vocabulary's classes by image id of COCO instances; the images need not be here."""
+    entries = Names(vocabulary).match(read_instances(objects).entries)
+    return {entry.image_id: entry.classes for entry in entries}
 
 
 def total(scores: Sequence[Scores]) -> Scores:

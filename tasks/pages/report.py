@@ -32,7 +32,7 @@ from tasks.pages import account, charts, showcase, words
 
 # the page asks the profile, so its code belongs to the page's key
 from tasks.profile import Profile
-from tasks.results.evaluate import SCORES, TOP, scores_of
+from tasks.results.evaluate import SCORES, TOP, classes_told, scores_of
 from tasks.results.outcome import BRANCHES, Outcome
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
 
@@ -162,7 +162,7 @@ def _headline(
         "ours": figures["mAP/merged"],
         "low": figures["mAP_low/merged"],
         "high": figures["mAP_high/merged"],
-        "classes": outcome.evaluations[method][name].counts["classes/evaluated"],
+        "classes": classes_told(figures),
         "captions": _captions_learned(outcome, method),
         "labelled": outcome.fitted[method].counts.get("images", 0),
         "gain": None,
@@ -226,6 +226,7 @@ def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]
         "images": ours.counts["images"],
         "scored": ours.counts["images/scored"],
         "missing": ours.counts["images/without_score"],
+        "classes": classes_told(ours.figures),
         "missing_last": ours.figures.get("mAP_missing_last/merged"),
         "rejects": rejects.to_pylist(),
     }

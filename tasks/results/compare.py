@@ -18,7 +18,7 @@ from tasks.errors import InputError
 from tasks.images.labelled import label_matrix
 from tasks.profile import Profile, load_profile
 from tasks.results import track
-from tasks.results.evaluate import SCORES, ap_rows, scores_of
+from tasks.results.evaluate import SCORES, ap_rows, classes_told, scores_of
 from tasks.results.outcome import found_again
 from tasks.workspace import Stage
 
@@ -47,6 +47,8 @@ class Score:
     value: float
     low: float
     high: float
+    classes: str
+    """Those that it is the mean over: `3 of 6`; empty where the run does not tell."""
     gain: float | None
     gain_low: float | None
     gain_high: float | None
@@ -116,6 +118,7 @@ def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
     latest = "".join(
         f"\n  {run.info.run_id[:8]}  {run.info.run_name}  "
         f"mAP {run.data.metrics.get('mAP/merged', float('nan')):.2f}"
+        f" over {classes_told(run.data.metrics) or 'its'} classes"
         for run in runs[:LISTED]
     )
     many = "several runs" if fitting else "no finished run"
@@ -166,7 +169,8 @@ def _verdict(images: str, candidates: Sequence[Candidate]) -> Verdict:
         if number and maps:
             lead = value - scores[0].value
             gain = (lead, *interval(maps[number] - maps[0], lead))
-        scores.append(Score(candidate.name, value, low, high, *gain))
+        told = {name.removeprefix(prefix): of for name, of in candidate.metrics.items()}
+        scores.append(Score(candidate.name, value, low, high, classes_told(told), *gain))
     return Verdict(images, tuple(scores), _winner(scores, maps))
 
 

@@ -113,7 +113,8 @@ def write_scores(
 
     Returns:
         Counts (images = images/scored + images/without_score) and metrics in percent: mAP/<branch>
-        with its 95 % interval, AP/<class> (merged), CF1/top3 and OF1/top3 (merged).
+        with its 95 % interval, AP/<class> (merged), CF1/top3 and OF1/top3 (merged), and how many
+        of all classes an image shows: mAP is the mean over those.
 
     Raises:
         InputError: no image shows any class of the vocabulary.
@@ -143,16 +144,24 @@ def write_scores(
     metrics |= {f"AP/{label}": ap for label, ap in per_class if not math.isnan(ap)}
 
     positives = _positives(scored, classes)
+    evaluated = sum(count > 0 for count in positives)
+    metrics |= {"classes/evaluated": evaluated, "classes/all": len(classes)}
     _write_ap_table(classes, positives, precisions, out)
     write_whole(out / METRICS, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
     counts = {
         "images": listed.num_rows,
         "images/scored": scored.num_rows,
         "images/without_score": unscored.num_rows,
-        "classes/evaluated": sum(count > 0 for count in positives),
+        "classes/evaluated": evaluated,
         "classes/without_positive": sum(count == 0 for count in positives),
     }
     return counts, metrics
+
+
+def classes_told(figures: Mapping[str, float]) -> str:
+    """Classes that an mAP is the mean over, of all: `3 of 6`; empty if the figures tell none."""
+    evaluated, every = (figures.get(f"classes/{which}") for which in ("evaluated", "all"))
+    return "" if evaluated is None or every is None else f"{evaluated:,.0f} of {every:,.0f}"
 
 
 def scores_of(evaluation: Stage) -> torch.Tensor:
@@ -169,11 +178,9 @@ def ap_rows(evaluation: Stage) -> list[dict[str, str]]:
 
 
 def _check_classes(listed: pa.Table, vocabulary: Vocabulary) -> None:
-    """Warn of shown classes that the vocabulary lacks; stop if it has none of them."""
+    """Stop if the vocabulary has none of the shown classes."""
     shown = set(pc.unique(listed["classes"].combine_chunks().flatten()).to_pylist())
     foreign = sorted(shown - set(vocabulary.classes))
-    if foreign:
-        LOG.warning("evaluate: shown, but no class of the vocabulary: %s", ", ".join(foreign[:10]))
     if len(foreign) == len(shown):
         raise InputError(
             f"no image shows any class of vocabulary '{vocabulary.name}'; expected classes named "

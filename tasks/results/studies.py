@@ -10,6 +10,7 @@ from models.method import Study
 from tasks.catalogue import catalogue
 from tasks.errors import InputError
 from tasks.profile import Profile
+from tasks.results.evaluate import classes_told
 from tasks.results.outcome import Outcome
 
 
@@ -30,6 +31,8 @@ class Row:
     images: str
     variant: str
     values: tuple[float, ...]
+    classes: str
+    """Those that it is the mean over: `3 of 6`."""
 
     @property
     def mean(self) -> float:
@@ -63,11 +66,19 @@ def maps_of(profile: Profile, outcome: Outcome) -> dict[str, float]:
     return {name: stage.figures["mAP/merged"] for name, stage in found.items()}
 
 
-def table_of(study: Study, found: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Row]:
+def classes_of(profile: Profile, outcome: Outcome) -> dict[str, str]:
+    """Classes that an mAP is the mean over, by image set."""
+    found = outcome.evaluations[profile.headline_method]
+    return {name: classes_told(stage.figures) for name, stage in found.items()}
+
+
+def table_of(
+    study: Study, found: Mapping[str, Sequence[Mapping[str, float]]], classes: Mapping[str, str]
+) -> list[Row]:
     """A row per image set and variant from each variant's mAPs, seed by seed."""
     names = list(next(iter(found.values()))[0])
     return [
-        Row(images, variant, tuple(of_seed[images] for of_seed in found[variant]))
+        Row(images, variant, tuple(of_seed[images] for of_seed in found[variant]), classes[images])
         for images in names
         for variant in study.variants
     ]

@@ -96,8 +96,8 @@ def check_prediction(images: str, top: int | None) -> list[str]:
     """Files of a folder to be tagged, looked at before any work starts."""
     if top is not None and top < 1:
         raise InputError(f"top {top}: expected at least one tag per image")
-    entries = read_image_set("folder", None, Path(images).absolute())
-    return [entry.file for entry in entries]
+    listing = read_image_set("folder", None, Path(images).absolute())
+    return [entry.file for entry in listing.entries]
 
 
 @dataclass

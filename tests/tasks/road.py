@@ -44,7 +44,7 @@ def whole_run(profile: Profile) -> Outcome:
     (image_set,) = profile.images
     encoded = {}
     for each in profile.image_sets:
-        listed = list_images.fn(profile, each)
+        listed = list_images.fn(profile, vocabulary, each)
         encoded[each.name] = (listed, encode_images.fn(profile, each, listed))
     fitted, evaluations = {}, {}
     for name in profile.run:

@@ -168,7 +168,7 @@ def test_odd_files_have_a_reason_each(tmp_path: Path) -> None:
         assert (content_sha256(folder / file) is None) == (
             file not in ("empty.jpg", "iphone.heic") and bool(reason)
         )
-    entries = read_image_set("folder", None, folder)
+    entries = read_image_set("folder", None, folder).entries
     assert [entry.file for entry in entries] == found.pictures
 
 

@@ -87,6 +87,7 @@ def test_figures_are_those_of_whole_matrices(
         "classes/evaluated": 6,
         "classes/without_positive": 1,
     }
+    assert evaluate.classes_told(metrics) == "6 of 7"
 
     kept = torch.tensor([number for number in range(ALL) if number not in LOST])
     labels = MARKS[kept]

@@ -37,11 +37,12 @@ def test_tables_and_pages_have_every_variant() -> None:
         variant: [{"<b>same</b>": 10.0 * at + seed, "shift": 1.0} for seed in range(3)]
         for at, variant in enumerate(study.variants)
     }
-    rows = studies.table_of(study, found)
+    rows = studies.table_of(study, found, {"<b>same</b>": "3 of 6", "shift": "6 of 6"})
     assert [(row.images, row.variant) for row in rows[:3]] == [
         ("<b>same</b>", variant) for variant in study.variants
     ]
     assert rows[1].values == (10.0, 11.0, 12.0)
+    assert (rows[0].classes, rows[-1].classes) == ("3 of 6", "6 of 6")
     assert rows[1].mean == pytest.approx(11)
     assert rows[1].spread == pytest.approx(statistics.stdev(rows[1].values))
     text = page_of(study, load_profile("coco-mini"), rows, "python -m <flows>")

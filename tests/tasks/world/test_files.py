@@ -74,7 +74,7 @@ def test_captions_are_ingested_as_any_others(
 @pytest.mark.parametrize("name", ["same-style", "style-shift", "labelled"])
 def test_image_sets_are_read_by_the_official_reader(world: Path, name: str) -> None:
     folder = world / name
-    entries = read_image_set("coco", folder / "instances.json", folder / "images")
+    entries = read_image_set("coco", folder / "instances.json", folder / "images").entries
     fonts = HELD_OUT if name == "style-shift" else files.SEEN
     for number, entry in enumerate(entries):
         assert entry.classes == files.scene_of(4, name, number, fonts).labels

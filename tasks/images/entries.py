@@ -1,0 +1,24 @@
+"""What an image set's lists say: its images, and what each shows."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageEntry:
+    """One image of a set and what it shows."""
+
+    image_id: str
+    file: str
+    """Path relative to the image folder, with forward slashes."""
+    classes: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    """Classes that count as neither shown nor not shown."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a set in its list's order, and annotations that are of none of them."""
+
+    entries: list[ImageEntry]
+    strays: tuple[str, ...] = ()
+    """A sentence on each: its position, the field, and what stands there."""
