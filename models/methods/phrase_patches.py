@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from models.backbone import ImageFeatures
 from models.examples import Examples, PhraseBatch
 from models.losses import ranking_loss
-from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
+from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
 from models.prompts import class_embeddings
 from models.scoring import centred, centred_scores, packed_pooled
 from models.templates import PLAIN
@@ -110,6 +111,26 @@ class PhrasePatches(Method):
     needs = frozenset({"text tower", "dense features"})
     Settings = PhraseSettings
     settings: PhraseSettings
+    studies: ClassVar[tuple[Study, ...]] = (
+        Study(
+            "context",
+            "How much of the whole image in each position?",
+            "context",
+            {
+                str(share): {"methods.phrase-patches.context": share}
+                for share in (0.0, 0.1, 0.25, 0.5)
+            },
+        ),
+        Study(
+            "pull",
+            "How hard to the mean of a class's phrases?",
+            "pull",
+            {
+                str(weight): {"methods.phrase-patches.pull": weight}
+                for weight in (0.0, 0.05, 0.2, 1.0, 100.0)
+            },
+        ),
+    )
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""
