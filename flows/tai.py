@@ -106,6 +106,7 @@ def _table(evaluations: dict[str, dict[str, Stage]]) -> list[dict[str, Any]]:
         {"images": name, "method": method}
         | {branch: _rounded(stage.figures.get(f"mAP/{branch}")) for branch in BRANCHES}
         | {"over classes": classes_told(stage.figures)}
+        | {"ignored_negative": _rounded(stage.figures.get("mAP_ignored_negative/merged"))}
         for method, of_method in evaluations.items()
         for name, stage in of_method.items()
     ]
@@ -126,12 +127,20 @@ def _print(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     shown = Table(title="mAP, percent")
-    for column in result["map"][0]:
+    rows = [dict(row) for row in result["map"]]
+    strict = [row.pop("ignored_negative") for row in rows]
+    for column in rows[0]:
         shown.add_column(column, justify="right" if column in BRANCHES else "left")
-    for row in result["map"]:
+    for row in rows:
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
     console = Console()
     console.print(shown)
+    for row, value in zip(rows, strict, strict=True):
+        if value is not None:
+            console.print(
+                f"{row['images']}, {row['method']}: {value} merged with difficult objects as "
+                "negatives, as published"
+            )
     for name in dict.fromkeys(row["method"] for row in result["map"]):
         if method_class(name).learns_from == "labelled images":
             console.print(f"{name}, for scale, learned from the true labels of other images")

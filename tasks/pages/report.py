@@ -228,6 +228,7 @@ def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]
         "missing": ours.counts["images/without_score"],
         "classes": classes_told(ours.figures),
         "missing_last": ours.figures.get("mAP_missing_last/merged"),
+        "ignored_negative": ours.figures.get("mAP_ignored_negative/merged"),
         "rejects": rejects.to_pylist(),
     }
 

@@ -106,7 +106,9 @@ def write_scores(
     """Score the images in `entries` by their features in `images`; write scores and metrics.
 
     An image that is missing or broken has no score. The mAP is that over the others, and where
-    there is any, `mAP_missing_last` is the mAP with such images ranked last in every class.
+    there is any, `mAP_missing_last` is the mAP with such images ranked last in every class. A class
+    of which an image shows but ignored objects (VOC's difficult ones) counts as neither there; the
+    published TaI-DPT figures take it for not shown, which `mAP_ignored_negative` tells.
 
     Scores lie in memory-mapped files while they are needed, and are read by blocks of images or of
     classes, so that thousands of classes and hundreds of thousands of images fit.
@@ -132,6 +134,7 @@ def write_scores(
         top = _write_rows(scored, scores, classes, out)
         precisions = {branch: _precisions(scores[branch], scored, classes) for branch in scores}
         metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in scores}
+        has_ignored = bool(pc.any(pc.greater(pc.list_value_length(scored["ignored"]), 0)).as_py())
         for branch, of_branch in scores.items():
             maps = _bootstrap(of_branch, scored, classes)
             low, high = interval(maps, metrics[f"mAP/{branch}"])
@@ -139,6 +142,9 @@ def write_scores(
             if unscored.num_rows:
                 full = _precisions(of_branch, scored, classes, last=unscored)
                 metrics[f"mAP_missing_last/{branch}"] = mean_average_precision(full)
+            if has_ignored:
+                strict = _precisions(of_branch, scored, classes, ignored_is_negative=True)
+                metrics[f"mAP_ignored_negative/{branch}"] = mean_average_precision(strict)
     metrics |= {f"CF1/top{TOP}": top.per_class, f"OF1/top{TOP}": top.overall}
     per_class = zip(classes, (100 * precisions["merged"]).tolist(), strict=True)
     metrics |= {f"AP/{label}": ap for label, ap in per_class if not math.isnan(ap)}
@@ -233,7 +239,12 @@ def _write_rows(
 
 
 def _precisions(
-    scores: torch.Tensor, scored: pa.Table, classes: Sequence[str], last: pa.Table | None = None
+    scores: torch.Tensor,
+    scored: pa.Table,
+    classes: Sequence[str],
+    last: pa.Table | None = None,
+    *,
+    ignored_is_negative: bool = False,
 ) -> torch.Tensor:
     """AP [C] of scores [C, N]; images in `last` have none and rank behind all others."""
     listed = pa.concat_tables([scored, last]) if last else scored
@@ -242,7 +253,9 @@ def _precisions(
         of_block = scores[block]
         missing = (len(of_block), listed.num_rows - scored.num_rows)
         ranked = torch.cat([of_block, of_block.new_full(missing, float(of_block.min()) - 1)], dim=1)
-        found.append(average_precisions(ranked.T, label_matrix(listed, classes[block])))
+        labels = label_matrix(listed, classes[block])
+        labels = labels.clamp(min=0) if ignored_is_negative else labels
+        found.append(average_precisions(ranked.T, labels))
     return torch.cat(found)
 
 

@@ -104,6 +104,8 @@ def test_figures_are_those_of_whole_matrices(
         assert metrics[f"mAP/{branch}"] == pytest.approx(float(precisions.nanmean()))
         low_high = metrics[f"mAP_low/{branch}"], metrics[f"mAP_high/{branch}"]
         assert low_high == pytest.approx(interval(intervals[branch], metrics[f"mAP/{branch}"]))
+        as_published = mean_average_precision(average_precisions(whole, labels.clamp(min=0)))
+        assert metrics[f"mAP_ignored_negative/{branch}"] == pytest.approx(as_published)
         full = torch.full((ALL, len(CLASSES)), -9.0)
         full[kept] = whole
         ranked_last = mean_average_precision(average_precisions(full, MARKS))

@@ -27,7 +27,7 @@ def test_every_variant_is_a_profile_that_differs_in_the_study_alone(name: str) -
 def test_an_unknown_study_is_named() -> None:
     assert [study.name for study in studies.chosen_studies(["length"])] == ["length"]
     assert len(studies.chosen_studies([])) == len(studies.studies())
-    with pytest.raises(InputError, match="study 'lenght' is unknown: there are .*losses"):
+    with pytest.raises(InputError, match=r"study 'lenght' is unknown: there are .*losses"):
         studies.chosen_studies(["lenght"])
 
 
