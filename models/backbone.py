@@ -101,9 +101,16 @@ class Backbone(nn.Module):
         """The text tower's layers."""
         return list(self.text.transformer.resblocks)
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """[B, context_length] int64 token ids, 0 after EOT; longer texts are cut, EOT is kept."""
-        return self._tokenizer(list(texts))
+    def tokenize(self, texts: Sequence[str], length: int | None = None) -> Tensor:
+        """[B, length] int64 token ids, 0 after EOT; longer texts are cut, EOT is kept.
+
+        The tower takes no more than context_length of them, which is the default.
+        """
+        if length is None:
+            return self._tokenizer(list(texts))
+        tokenizer: Any = self._tokenizer
+        tokens: Tensor = tokenizer(list(texts), context_length=length)
+        return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of token ids; a token that ends a word ends in a space."""

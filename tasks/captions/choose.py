@@ -18,6 +18,7 @@ from models.templates import caption_templates
 from tasks.backbone.loading import identity_of, load
 from tasks.captions.encode import store_bytes
 from tasks.captions.partitions import write_partitions
+from tasks.captions.reach import within_reach
 from tasks.corpus.ingest import CORPUS
 from tasks.errors import InputError
 from tasks.labels.label import LABELS, SPAN
@@ -48,11 +49,20 @@ def choose_captions(
                 f"no caption names any class of vocabulary '{vocabulary.name}'; add synonyms to "
                 "it, or captions that use them"
             )
+        backbone = load(profile).backbone
+        captions, too_long = within_reach(captions, backbone)
+        counts |= too_long
+        counts["captions/selected"] -= counts["captions/behind_cut"]
+        if not counts["captions/selected"]:
+            raise InputError(
+                "every word that names a class stands behind the "
+                f"{backbone.context_length} tokens that the text tower reads; expected sentences "
+                "that are shorter"
+            )
         if choice.templates:
             extra = class_templates(vocabulary, caption_templates())
             captions.append(extra.cast(captions[0].schema))
             counts["captions/templates"] = extra.num_rows
-        backbone = load(profile).backbone
         sizes = write_partitions(captions, backbone, out)
         total, tokens = (sum(numbers) for numbers in zip(*sizes.values(), strict=True))
         figures = {

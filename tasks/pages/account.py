@@ -1,5 +1,6 @@
 """Where everything went on the way from raw lines to scores, stage by stage."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.results.outcome import Outcome
@@ -42,7 +43,7 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
                 "rest": f"{count['captions/without_class']:,} name no class, "
                 f"{count['captions/duplicate']:,} are repeated, "
                 f"{count['captions/not_chosen']:,} more than wanted per image, "
-                f"{capped:,} more than wanted per class; {added:,} "
+                f"{capped:,} more than wanted per class{_too_long(count)}; {added:,} "
                 "sentences such as “a photo of a dog.” were added",
             }
         )
@@ -59,3 +60,15 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
             }
         )
     return steps
+
+
+def _too_long(count: Mapping[str, int]) -> str:
+    """What became of captions that are longer than the tower reads, if there were any."""
+    if not count["captions/too_long"]:
+        return ""
+    return (
+        f", {count['captions/behind_cut']:,} name one only behind the tower's cut; "
+        f"{count['captions/too_long']:,} are longer than that and were taken as "
+        f"{count['captions/parts']:,} parts of whole sentences, "
+        f"{count['labels/behind_cut']:,} labels of theirs are lost"
+    )
