@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from benchmarks import plain
 from benchmarks.captions import encode_table, made_up, made_up_classes
+from benchmarks.plain import RN50
 from benchmarks.timing import medians
-from tasks.backbone.loading import load_backbone
+from tasks.backbone.loading import create_backbone, load_backbone, native_precision
 
 MINI = Path(__file__).parents[2] / "shared" / "data" / "coco_mini"
 SLICE = 64
@@ -33,13 +34,15 @@ def captions(data: Path, count: int) -> tuple[list[str], str]:
 
 def measure(texts: Sequence[str], repeats: int) -> dict[str, float]:
     """Captions per second of both ways, and their ratio."""
-    backbone = load_backbone("RN50-quickgelu", "", seed=0, resolution=None, device="cpu").backbone
+    precision = native_precision("cpu")
+    backbone = load_backbone(**RN50, precision=precision).backbone
+    bare = create_backbone(**RN50).backbone
     ids = [str(number) for number in range(len(texts))]
     table = pa.table({"caption_id": ids, "text": texts, "classes": [["any"]] * len(texts)})
     figures = {}
 
     def padded() -> None:
-        plain.caption_features(backbone.clip, backbone.tokenize(texts[:SLICE]))
+        plain.caption_features(bare.clip, bare.tokenize(texts[:SLICE]))
 
     def bucketed() -> None:
         nonlocal figures

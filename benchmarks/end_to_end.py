@@ -18,10 +18,11 @@ import torch
 
 from benchmarks.captions import encode_table, made_up
 from benchmarks.memory import most_mb
+from benchmarks.plain import RN50
 from models.examples import CaptionBatch
 from models.method import Setup
 from models.methods.tai_dpt import TaIDPT
-from tasks.backbone.loading import load_backbone
+from tasks.backbone.loading import load_backbone, native_precision
 from tasks.captions.encode import CAPTIONS_PER_SHARD
 from tasks.captions.features import CaptionFeatures
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
@@ -68,7 +69,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=512)
     arguments = parser.parse_args()
-    backbone = load_backbone("RN50-quickgelu", "", seed=0, resolution=None, device="cpu").backbone
+    precision = native_precision("cpu")
+    backbone = load_backbone(**RN50, precision=precision).backbone
     vocabulary = load_vocabulary(builtin_vocabulary_path("coco2014"))
     texts, labels = made_up(CAPTIONS_PER_SHARD, vocabulary.classes)
     ids = [str(number) for number in range(len(texts))]
@@ -116,9 +118,9 @@ def main() -> None:
         "peak_mb": round(most_mb()),
     }
     print(
-        f"{len(captions):,} captions, 80 classes, 16 contexts, RN50's text tower, {EPOCHS} epochs, "
-        f"batch {arguments.batch}; extrapolated from {len(texts):,} captions encoded and "
-        f"{arguments.steps} steps"
+        f"{len(captions):,} captions, 80 classes, 16 contexts, RN50's text tower in {precision}, "
+        f"{EPOCHS} epochs, batch {arguments.batch}; extrapolated from {len(texts):,} captions "
+        f"encoded and {arguments.steps} steps"
     )
     for key, value in found.items():
         print(f"{key:>18} {value:>10}")

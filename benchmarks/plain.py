@@ -1,11 +1,20 @@
 """The plain way of a TaI-DPT step: captions and prompts padded to 77 tokens, again in each step."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+RN50: Final[dict[str, Any]] = {
+    "model": "RN50-quickgelu",
+    "pretrained": "",
+    "seed": 0,
+    "resolution": None,
+    "device": "cpu",
+}
+"""What is measured on: arguments of `tasks.backbone.loading`."""
 
 
 def encode_padded(clip: Any, embeddings: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.plain import RN50
 from benchmarks.timing import medians
 from models.methods.tai_dpt import TaIDPT
-from tasks.backbone.loading import load_backbone
+from tasks.backbone.loading import create_backbone, load_backbone, native_precision
 from tasks.images.encode import IMAGES_PER_BATCH, feature_batches, write_image_features
 
 
@@ -38,7 +39,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    loaded = load_backbone("RN50-quickgelu", "", seed=0, resolution=None, device="cpu")
+    precision = native_precision("cpu")
+    bare_clip = create_backbone(**RN50).backbone.clip
+    loaded = load_backbone(**RN50, precision=precision)
     prompts = torch.randn(2, 80, loaded.backbone.dim, generator=torch.manual_seed(0))
     method, state = TaIDPT(), {"global": prompts[0], "local": prompts[1]}
 
@@ -54,7 +57,7 @@ def main() -> None:
                 ]
                 pixels = torch.stack(batch).to(memory_format=torch.channels_last)
                 with torch.inference_mode():
-                    loaded.backbone.clip.encode_image(pixels)
+                    bare_clip.encode_image(pixels)
 
         def cached() -> None:
             for features in feature_batches(root / "features"):

@@ -18,11 +18,12 @@ import torch
 from benchmarks import plain
 from benchmarks.captions import encode_table, made_up, made_up_classes
 from benchmarks.memory import peak_mb
+from benchmarks.plain import RN50
 from benchmarks.timing import medians
 from models.backbone import Backbone
 from models.method import Setup
 from models.methods.tai_dpt import PromptSettings, PromptTuning
-from tasks.backbone.loading import load_backbone
+from tasks.backbone.loading import create_backbone, load_backbone, native_precision
 from tasks.captions.features import CaptionFeatures
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 
@@ -121,22 +122,27 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    backbone = load_backbone("RN50-quickgelu", "", seed=0, resolution=None, device="cpu").backbone
+    precision = native_precision("cpu")
+    backbone = load_backbone(**RN50, precision=precision).backbone
+    bare = create_backbone(**RN50).backbone
     with tempfile.TemporaryDirectory() as folder:
         steps = {
             classes: FastStep(backbone, classes, arguments.batch, Path(folder, str(classes)))
             for classes in arguments.classes
         }
         first = steps[min(steps)]
-        captions, prompts = plain_slices(backbone, first.names, first.texts)
+        captions, prompts = plain_slices(bare, first.names, first.texts)
         captions_s, prompts_s, *fast_s = medians(
             captions, prompts, *steps.values(), repeats=arguments.repeats
         )
         prompts_mb = peak_mb(prompts)
         fast_mb = [peak_mb(step) for step in steps.values()]
-        whole = whole_plain_step(backbone, first)
+        whole = whole_plain_step(bare, first)
 
-    print(f"batch {arguments.batch}, RN50's text tower, random weights, fp32, fp16 store")
+    print(
+        f"batch {arguments.batch}, RN50's text tower, random weights, fp16 store; "
+        f"{precision} against plain fp32"
+    )
     print(
         f"{'classes':>8} {'plain s':>9} {'fast s':>8} {'ratio':>7} {'plain MB':>9} {'fast MB':>8}"
     )

@@ -9,6 +9,7 @@ from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -39,6 +40,10 @@ class ImageFeatures:
 class Backbone(nn.Module):
     """A frozen CLIP: token features of texts, global and dense features of images.
 
+    Attributes:
+        is_bf16: whether matrix products and convolutions are computed in bfloat16; what comes out
+            is float32 all the same.
+
     Raises:
         ValueError: a tower is not of a kind that prompts can be tuned on.
 
@@ -51,10 +56,27 @@ class Backbone(nn.Module):
         # Any: open_clip's towers are duck-typed attributes
         self.clip: Any = clip.eval().requires_grad_(False)
         self._tokenizer = tokenizer
+        self.is_bf16 = False
         self.starts = int(self.lengths(self.tokenize([""]))) - 1
         """Start tokens before a text: one (SOS), or none, as by mT5's tokenizer."""
         if self.starts > 1:
             raise ValueError(f"the tokenizer puts {self.starts} tokens before a text; expected one")
+
+    def use_bf16(self) -> None:
+        """Compute in bfloat16 from now on; for use alone, not for training.
+
+        The image tower has all its weights in it, the text tower those of its matrix products: its
+        residual stream stays float32.
+        """
+        self.is_bf16 = True
+        self.clip.visual.to(torch.bfloat16)
+        for module in self.text.transformer.modules():
+            if isinstance(module, nn.Linear | nn.MultiheadAttention):
+                module.to(torch.bfloat16)
+
+    def computing(self) -> torch.autocast:
+        """The context in which the text tower's layers compute as they should."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
 
     @property
     def text(self) -> Any:
@@ -142,8 +164,10 @@ class Backbone(nn.Module):
         length = tokens.shape[1]
         embedded = self.embed(tokens) + self.positions[:length]
         mask = self.text.attn_mask[:length, :length]
-        hidden: Tensor = self.text.ln_final(self.text.transformer(embedded, attn_mask=mask))
-        return hidden
+        with self.computing():
+            hidden = self.text.transformer(embedded, attn_mask=mask)
+        normed: Tensor = self.text.ln_final(hidden)
+        return normed
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Last layer norm and projection of raw hidden states: [..., w] -> [..., d]."""
@@ -156,9 +180,22 @@ class Backbone(nn.Module):
     def encode_images(self, images: Tensor) -> ImageFeatures:
         """Global and dense features of images [B, 3, R, R], in one pass of the tower."""
         tower = self.clip.visual
-        if isinstance(tower, ModifiedResNet):
-            return _resnet_features(tower, images)
-        return _vit_features(tower, images)
+        features_of = _resnet_features if isinstance(tower, ModifiedResNet) else _vit_features
+        if not self.is_bf16:
+            return features_of(tower, images)
+        return features_of(tower, images.bfloat16()).to(images.device)
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Fold each batch norm of a ModifiedResNet into the convolution before it, in place; exact."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d):
+            before = name.replace("bn", "conv") if name.startswith("bn") else "0"
+            convolution: Any = module.get_submodule(before)
+            setattr(module, before, fuse_conv_bn_eval(convolution, child))
+            setattr(module, name, nn.Identity())
+        else:
+            fold_batch_norms(child)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 On a CPU a caption's features have the same bits whichever captions go along with it: MKL rounds a
 row of a matrix product in another way only where a thread has fewer than four, so there are never
-fewer than FEWEST_ROWS (enough for 64 threads).
+fewer than FEWEST_ROWS (enough for 64 threads). In bfloat16 the last bit may differ.
 """
 
 from typing import Final
@@ -39,7 +39,8 @@ def encode_captions(backbone: Backbone, ids: Tensor, lengths: Tensor) -> tuple[T
     if spare > 0:
         packed = F.pad(packed, (0, 0, 0, spare))
         groups.append((spare, 1))
-    hidden = encode_whole(backbone.blocks, packed[None], Layout(starts, tuple(groups)))[0]
+    with backbone.computing():
+        hidden = encode_whole(backbone.blocks, packed[None], Layout(starts, tuple(groups)))[0]
     hidden = backbone.text.ln_final(hidden)
     # each caption's own rows, with the row of SOS before them
     own = (follows.cumsum(0) - 1 + starts) * follows

@@ -31,9 +31,6 @@ class PromptLearner(nn.Module):
         position: where the name stands: after, amid or before the contexts.
         generator: source of the initial contexts, N(0, 0.02²).
 
-    Attributes:
-        bf16: whether the tower runs under bf16 autocast; the features that come out are float32.
-
     Raises:
         ValueError: a prompt does not fit the tower's context length.
 
@@ -51,7 +48,6 @@ class PromptLearner(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.bf16 = False
         # a tuple hides the backbone from Module's registration
         self._backbone = (backbone,)
         tokens = backbone.tokenize([f"{name.replace('_', ' ')}." for name in names])
@@ -90,7 +86,7 @@ class PromptLearner(nn.Module):
         constants = self._constants.expand(sets, -1, -1)
         table = torch.cat([constants, self.context.flatten(1, -2)], dim=1)
         packed = table[:, self._packed] + backbone.positions[self._positions]
-        with torch.autocast(packed.device.type, torch.bfloat16, enabled=self.bf16):
+        with backbone.computing():
             at_end = encode_last(backbone.blocks, packed, self._layout)
         return backbone.finish(at_end)[:, self._unsort]
 

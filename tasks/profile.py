@@ -91,6 +91,9 @@ class Profile(Settings):
     )
     seed: int = Field(0, ge=0, description="Seed of contexts, caption order and choice.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if there.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="What CLIP computes in; auto: bf16 where the device has it natively."
+    )
     fit: Literal["here", "fit/gpu"] = Field(
         "here", description="Fit and evaluate in this process, or launch that deployment."
     )

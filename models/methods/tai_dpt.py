@@ -43,7 +43,6 @@ class PromptTuning(Learner):
             generator=setup.generator,
         )
         # not torch.compile: on a CPU, inductor of torch 2.14 gives prompts that are off by 16 %
-        self.prompts.bf16 = setup.backbone.device.type == "cuda"
         self.kappa = settings.kappa
         self.loss_of = loss_on_cosines(settings.loss, margin=settings.margin, scale=settings.scale)
 
@@ -57,10 +56,8 @@ class PromptTuning(Learner):
 
     def state(self) -> State:
         """The contexts, and both sets of prompts [C, d] as the tower encodes them."""
-        is_bf16, self.prompts.bf16 = self.prompts.bf16, False
         with torch.no_grad():
             global_prompts, local_prompts = self.prompts()
-        self.prompts.bf16 = is_bf16
         return {
             "context": self.prompts.context.detach().cpu(),
             "global": global_prompts.contiguous().cpu(),

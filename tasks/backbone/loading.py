@@ -7,16 +7,17 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import open_clip
 import torch
+from open_clip.modified_resnet import ModifiedResNet
 
-from models.backbone import Backbone
+from models.backbone import Backbone, fold_batch_norms
 from tasks.errors import InputError
 from tasks.workspace import canonical, source_sha256
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("tai")
 RANDOM_WEIGHTS = "random weights: every score of this run is meaningless, it only tests the road"
+Precision = Literal["fp32", "bf16"]
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -42,11 +44,14 @@ class LoadedBackbone:
 
 def load(profile: Profile) -> LoadedBackbone:
     """The profile's backbone; the last one is kept for the next stage or partition."""
-    return _load(profile.backbone, device_of(profile), identity_of(profile))
+    precision = precision_of(profile)
+    return _load(profile.backbone, device_of(profile), precision, identity_of(profile))
 
 
 @lru_cache(maxsize=1)
-def _load(chosen: BackboneSettings, place: str, identity: str) -> LoadedBackbone:
+def _load(
+    chosen: BackboneSettings, place: str, precision: Precision, identity: str
+) -> LoadedBackbone:
     """A backbone that is loaded anew where a file of it has changed, as `identity` tells."""
     return load_backbone(
         chosen.model,
@@ -54,6 +59,7 @@ def _load(chosen: BackboneSettings, place: str, identity: str) -> LoadedBackbone
         seed=chosen.seed,
         resolution=chosen.resolution,
         device=place,
+        precision=precision,
     )
 
 
@@ -65,9 +71,30 @@ def device_of(profile: Profile) -> str:
     return "cuda" if has_cuda else "cpu"
 
 
+def precision_of(profile: Profile) -> Precision:
+    """What the profile's model computes in."""
+    return (
+        native_precision(device_of(profile)) if profile.precision == "auto" else profile.precision
+    )
+
+
+@cache
+def native_precision(device: str) -> Precision:
+    """bf16 where the device computes in it by itself; elsewhere it is slower than fp32."""
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    able = torch.cpu.get_capabilities()
+    # by the names of x86, and of ARM
+    return "bf16" if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
+
+
 def identity_of(profile: Profile) -> str:
-    """SHA-256 that tells the profile's backbone from others, without loading it."""
-    return backbone_identity(**profile.backbone.model_dump())
+    """SHA-256 that tells the profile's backbone from others, without loading it.
+
+    What it computes in is part of it: features differ in their last digits.
+    """
+    identity = backbone_identity(**profile.backbone.model_dump())
+    return hashlib.sha256(f"{identity} {precision_of(profile)}".encode()).hexdigest()
 
 
 def check_backbone(model: str, pretrained: str) -> None:
@@ -117,9 +144,34 @@ def backbone_identity(model: str, pretrained: str, *, seed: int, resolution: int
 
 
 def load_backbone(
+    model: str,
+    pretrained: str,
+    *,
+    seed: int,
+    resolution: int | None,
+    device: str,
+    precision: Precision = "fp32",
+) -> LoadedBackbone:
+    """Load a frozen CLIP, ready for use; without `pretrained`, random weights and a loud warning.
+
+    Raises:
+        InputError: an unknown name, or weights of another architecture.
+
+    """
+    loaded = create_backbone(model, pretrained, seed=seed, resolution=resolution, device=device)
+    if isinstance(loaded.backbone.clip.visual, ModifiedResNet):
+        fold_batch_norms(loaded.backbone.clip.visual)
+    if precision == "bf16":
+        loaded.backbone.use_bf16()
+    # convolutions are 1.3 to 1.5 times faster with the channels last
+    loaded.backbone.to(memory_format=torch.channels_last)
+    return loaded
+
+
+def create_backbone(
     model: str, pretrained: str, *, seed: int, resolution: int | None, device: str
 ) -> LoadedBackbone:
-    """Load a frozen CLIP; without `pretrained`, random weights by `seed` and a loud warning.
+    """A frozen CLIP as open_clip makes it, float32, batch norms apart: to be trained, or compared.
 
     Raises:
         InputError: an unknown name, or weights of another architecture.
@@ -148,7 +200,6 @@ def load_backbone(
     preprocess = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False
     )
-    # convolutions are 1.3 to 1.5 times faster with the channels last
     clip = clip.to(device=device, memory_format=torch.channels_last)
     try:
         backbone = Backbone(clip, open_clip.get_tokenizer(name))

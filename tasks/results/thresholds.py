@@ -112,10 +112,12 @@ def decision_rate(scores: torch.Tensor, labels: torch.Tensor) -> float:
 
 def image_thresholds(scores: torch.Tensor, rate: float) -> torch.Tensor:
     """[C] thresholds above which a share `rate` of scores [N, C], standardised by class, lies."""
-    standard = _standardised(scores).flatten()
+    standard = _standardised(scores).flatten().sort().values
     place = min(max(round((1 - rate) * len(standard)), 1), len(standard))
+    # between two scores: one that is a threshold itself could be rounded to either side
+    after = standard[place] if place < len(standard) else standard[-1] + 1
     mean, spread = _moments(scores)
-    return mean + standard.kthvalue(place).values * spread
+    return mean + (standard[place - 1] + after) / 2 * spread
 
 
 def write_thresholds(

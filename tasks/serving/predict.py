@@ -26,6 +26,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import pages
+from tasks.backbone.loading import native_precision
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
 from tasks.images.decode import content_sha256
@@ -84,7 +85,12 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
                 ]
             ),
         },
-        parameters={"folder": folder.name, "top": top, "device": place},
+        parameters={
+            "folder": folder.name,
+            "top": top,
+            "device": place,
+            "precision": native_precision(place),
+        },
     )
     stage = run_stage(recipe, work, resumable=True)
     for name in RESULTS:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from models.method import Method
-from tasks.backbone.loading import LoadedBackbone, load_backbone
+from tasks.backbone.loading import LoadedBackbone, load_backbone, native_precision
 from tasks.errors import InputError
 from tasks.images.decode import decode
 from tasks.methods.state import CARD, STATE, Fitted, read_fitted
@@ -91,7 +91,7 @@ def load_tagger(folder: Path, device: str) -> Tagger:
         thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a fitted method's card: {error}") from error
-    loaded = load_backbone(**chosen, device=device)
+    loaded = load_backbone(**chosen, device=device, precision=native_precision(device))
     try:
         fitted.method.check_state(fitted.state, len(fitted.classes), loaded.backbone.dim)
     except ValueError as error:

@@ -37,7 +37,7 @@ from models.metrics import average_precisions, mean_average_precision
 from models.prompts import class_embeddings
 from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
 from models.templates import PLAIN
-from tasks.backbone.loading import load_backbone
+from tasks.backbone.loading import create_backbone
 from tasks.workspace import write_whole
 from tasks.world import glyphs
 from tasks.world.pairs import VALIDATION_PAIRS, Pairs, PretrainSettings, validation_pairs
@@ -75,7 +75,7 @@ def _train(rank: int, settings: PretrainSettings, folder: Path, ranks: int) -> N
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / RENDEZVOUS}", rank=rank, world_size=ranks
     )
-    loaded = load_backbone(settings.model, "", seed=settings.seed, resolution=None, device="cpu")
+    loaded = create_backbone(settings.model, "", seed=settings.seed, resolution=None, device="cpu")
     backbone = loaded.backbone
     clip = backbone.clip.requires_grad_(True).train()
     parameters = list(clip.parameters())

@@ -33,9 +33,10 @@ def single() -> Backbone:
 
 
 def test_bf16_prompts_point_the_same_way() -> None:
-    learner = learner_of(single())
-    exact, gradient = encoded(learner)
-    learner.bf16 = True
+    backbone = single()
+    exact, gradient = encoded(learner_of(backbone))
+    backbone.use_bf16()
+    learner = learner_of(backbone)
     rounded, of_rounded = encoded(learner)
     assert rounded.dtype == of_rounded.dtype == torch.float32
     assert not torch.equal(rounded, exact)
@@ -53,6 +54,6 @@ def test_a_gpu_gives_the_cpus_prompts() -> None:
     prompts, of_prompts = encoded(learner)
     torch.testing.assert_close(prompts, exact, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(of_prompts, gradient, rtol=1e-4, atol=1e-4)
-    learner.bf16 = True
+    on_gpu.use_bf16()
     rounded, _ = encoded(learner)
     assert F.cosine_similarity(rounded, exact, dim=-1).min() > 0.999

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import open_clip
@@ -5,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.backbone import Backbone
+from models.backbone import Backbone, fold_batch_norms
 from models.captions import encode_captions
 
 from .conftest import small_backbone, small_clip
@@ -67,6 +68,38 @@ def test_dense_of_a_vit_attends_to_itself_alone(backbone: Backbone) -> None:
     alone = torch.full((17, 17), float("-inf"), dtype=torch.float64).fill_diagonal_(0)
     expected = tower.ln_post(last(hidden, attn_mask=alone))[:, 1:] @ tower.proj
     torch.testing.assert_close(backbone.encode_images(images()).dense, expected)
+
+
+@pytest.mark.parametrize("backbone", ["resnet"], indirect=True)
+def test_a_folded_tower_is_the_same_function_without_batch_norms(backbone: Backbone) -> None:
+    tower, draws = backbone.clip.visual, torch.manual_seed(3)
+    norms = [module for module in tower.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            values.data.copy_(torch.rand(values.shape, generator=draws, dtype=torch.float64) + 0.5)
+    before = backbone.encode_images(images())
+    fold_batch_norms(tower)
+    assert len(norms) == 3 + 4 * 4
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in tower.modules())
+    after = backbone.encode_images(images())
+    for name in ("pooled", "pooled_plain", "dense"):
+        torch.testing.assert_close(getattr(after, name), getattr(before, name))
+
+
+def test_in_bf16_features_point_the_same_way_and_come_out_as_float32(backbone: Backbone) -> None:
+    single = Backbone(copy.deepcopy(backbone.clip).float(), backbone.tokenize)
+    single.use_bf16()
+    tokens = backbone.tokenize(TEXTS)
+    pairs = [(single.encode_text(tokens), backbone.encode_text(tokens))]
+    rounded, exact = single.encode_images(images()), backbone.encode_images(images())
+    pairs += [
+        (getattr(rounded, name), getattr(exact, name))
+        for name in ("pooled", "pooled_plain", "dense")
+    ]
+    for found, expected in pairs:
+        assert found.dtype == torch.float32
+        assert not torch.equal(found, expected.float())
+        assert F.cosine_similarity(found, expected.float(), dim=-1).min() > 0.999
 
 
 @pytest.mark.parametrize("backbone", ["resnet"], indirect=True)

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tasks.backbone.loading import check_backbone, load_backbone
+from tasks.backbone.loading import (
+    check_backbone,
+    identity_of,
+    load,
+    load_backbone,
+    native_precision,
+    precision_of,
+)
 from tasks.errors import InputError
+from tasks.profile import load_profile
 
 SMALL = Path(__file__).parents[2] / "small" / "tiny-clip.json"
 
@@ -39,3 +47,18 @@ def test_a_tower_that_its_config_does_not_tell_is_refused_when_it_is_built(tmp_p
     (tmp_path / "avg-clip.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=r"field 'backbone\.model': avg-clip: image tower"):
         load_backbone(str(tmp_path / "avg-clip.json"), "", seed=0, resolution=None, device="cpu")
+
+
+def test_precision_is_the_devices_own_unless_one_is_asked_for() -> None:
+    asked = {
+        name: load_profile("demo", {"device": "cpu", "precision": name})
+        for name in ("auto", "fp32", "bf16")
+    }
+    assert precision_of(asked["auto"]) == native_precision("cpu")
+    assert precision_of(asked["fp32"]) == "fp32"
+    assert precision_of(asked["bf16"]) == "bf16"
+    # features of one are never taken for the other's
+    assert identity_of(asked["fp32"]) != identity_of(asked["bf16"])
+    assert identity_of(asked["auto"]) in (identity_of(asked["fp32"]), identity_of(asked["bf16"]))
+    assert load(asked["bf16"]).backbone.is_bf16
+    assert not load(asked["fp32"]).backbone.is_bf16
