@@ -143,7 +143,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message
     [
         ("backbone.model", "RN5O", "field 'backbone.model'"),
         ("backbone.pretrained", "nowhere.safetensors", "no weights file"),
-        ("images.0.form", "voc2007", "Annotations"),
+        ("images.0.form", "voc2007", r"instances_demo.json, line 3"),
         ("images.0.folder", "nowhere", "no such folder"),
         ("images.0.annotations", "captions_demo.json", "instances"),
         ("sources.0.path", "instances_demo.json", "looks like instances"),

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tasks.backbone.loading import native_precision
 from tasks.errors import InputError
 from tasks.serving import predict
 from tasks.serving.predict import tag_folder
@@ -70,7 +71,9 @@ def test_a_folder_is_tagged_and_shown(
         best = scores.argsort(descending=True)[:2].tolist()
         assert [tag["label"] for tag in row["tags"]] == [CLASSES[index] for index in best]
         expected = [float(scores[index]) for index in best]
-        assert [tag["score"] for tag in row["tags"]] == pytest.approx(expected, abs=1e-5)
+        # in bf16 the last bit of a feature depends on the images beside it
+        rounding = 1e-5 if native_precision("cpu") == "fp32" else 1e-3
+        assert [tag["score"] for tag in row["tags"]] == pytest.approx(expected, abs=rounding)
     with (tmp_path / "out" / "tags.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [(row["file"], row["rank"]) for row in table[:3]] == [
