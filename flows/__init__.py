@@ -3,6 +3,8 @@
 import logging
 import os
 
+from flows import sentences
+
 # read when Prefect is imported: our log lines go where Prefect's go
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "tai")
 # input is checked before a flow begins, and some commands have no flow
@@ -10,3 +12,4 @@ os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
 # its first start migrates a database, which takes longer than the default on a busy machine
 os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 logging.getLogger("tai").setLevel(logging.INFO)
+sentences.install()

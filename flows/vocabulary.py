@@ -53,10 +53,17 @@ def _draft(console: Console, arguments: argparse.Namespace) -> Path:
     write_whole(path, found.csv())
     rows = sum(map(len, found.synonyms.values()))
     source = "synonyms from WordNet" if found.from_wordnet else "names alone: no WordNet data here"
-    console.print(f"{path}: {len(found.synonyms)} classes, {rows} rows ({source})", markup=False)
+    console.print(
+        f"{path}: {len(found.synonyms)} classes, {rows} rows ({source})",
+        markup=False,
+        soft_wrap=True,
+    )
     for word, classes in found.conflicts.items():
         line = f"conflict: '{word}' could be {' or '.join(classes)}; add it to one of them by hand"
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for name, why in found.left_out.items():
+        line = f"left out: class '{name}', as {why}; name it otherwise, or add it by hand"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return path
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -143,9 +144,9 @@ def split_of(path: Path) -> str:
 
 
 def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  # noqa: B008
-    """Stop a run before work starts if a caption file is missing, cut, or no such file.
+    """Stop a run before work starts if a caption file is missing, cut, or has no caption.
 
-    Records are not looked at: a bad one is rejected when the file is ingested.
+    A bad record is rejected when the file is ingested; that there is a caption at all is looked at.
 
     Raises:
         InputError: a sentence with the file, the place, and what was expected.
@@ -157,7 +158,6 @@ def check_file(path: Path, form: Form, columns: Columns = Columns()) -> None:  #
         _check(path, form, columns, path.stat().st_mtime_ns)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    LOG.info("check: %s is whole", path.name)
 
 
 def ingest_file(
@@ -231,8 +231,14 @@ def ingest_file(
 
 @functools.cache
 def _check(path: Path, form: Form, columns: Columns, changed: int) -> None:
-    """Read through a file as it was at `changed`, once in a process."""
+    """Read through a file as it was at `changed`, once in a process, up to its first caption."""
     check_whole(path, form, columns)
+    records = (block.records for block in read_blocks(path, form, columns))
+    if not any(table["text"].null_count < table.num_rows for table in records):
+        # it has none: what ingest says of that
+        with tempfile.TemporaryDirectory() as folder:
+            ingest_file(path, form, "", "", Path(folder), columns=columns)
+    LOG.info("check: %s is whole", path.name)
 
 
 def _judge(

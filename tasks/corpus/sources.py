@@ -67,12 +67,16 @@ def _named(path: Path, data: Path) -> str:
 def find_files(source: str, pattern: Path) -> list[Path]:
     """Files that a path or glob pattern names, sorted; InputError if there is none.
 
-    Brackets stand for themselves, as in names of files; where none has such a name, for one of the
-    signs in them.
+    Folders and files that are there by that name are meant, whatever signs they have. Else brackets
+    stand for themselves, as in names of files, and where none has such a name, for one of the signs
+    in them.
     """
-    text = str(pattern)
-    for tried in (text.replace("[", "[[]"), text):
-        found = sorted(Path(name) for name in glob.glob(tried, recursive=True))  # noqa: PTH207
+    there, rest = Path(), list(pattern.parts)
+    while rest and os.path.lexists(there / rest[0]):
+        there /= rest.pop(0)
+    for tried in (str(Path(*rest)).replace("[", "[[]"), str(Path(*rest))):
+        sought = str(Path(glob.escape(str(there)), tried))
+        found = sorted(Path(name) for name in glob.glob(sought, recursive=True))  # noqa: PTH207
         files = [path for path in found if path.is_file()]
         if files:
             return files

@@ -6,6 +6,7 @@ Without it a class is drafted with its name alone, which matches all of its infl
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import duckdb
 
 import sql
 from tasks.errors import InputError
-from tasks.labels.synonyms import MAX_TOKENS, tokenise
-from tasks.labels.vocabulary import Vocabulary
+from tasks.labels.synonyms import MAX_CHARACTERS, MAX_TOKENS, is_of_synonym, tokenise
+from tasks.labels.vocabulary import Vocabulary, forms_of
 
 LARGEST: Final = 1 << 20
 MOST_CLASSES: Final = 10_000
@@ -32,6 +33,8 @@ class Draft:
     conflicts: dict[str, list[str]]
     """Classes by the synonym that they would share; none of them has it, but as its own name."""
     from_wordnet: bool
+    left_out: dict[str, str]
+    """Classes that are none beside others, and why: `skis` has the plural of `ski`."""
 
     def csv(self) -> str:
         """The vocabulary file."""
@@ -63,8 +66,13 @@ def read_classes(path: Path) -> list[str]:
         name = unicodedata.normalize("NFC", line.strip())
         if not name or name.startswith("#"):
             continue
-        if not 1 <= len(tokenise(name)) <= MAX_TOKENS:
+        if not 1 <= len(tokenise(spoken(name))) <= MAX_TOKENS:
             raise InputError(f"{path}, line {number}: {name[:60]!r}; expected 1 to 5 words")
+        if " + " in name or len(name) > MAX_CHARACTERS or _has_controls(name):
+            raise InputError(
+                f"{path}, line {number}: {name[:60]!r}; expected at most {MAX_CHARACTERS} "
+                "characters, none that controls, and no ' + ', which joins classes"
+            )
         if name in names:
             raise InputError(f"{path}, line {number}: {name!r} as in line {names[name]}; remove it")
         names[name] = number
@@ -74,19 +82,55 @@ def read_classes(path: Path) -> list[str]:
 
 
 def draft(classes: Sequence[str]) -> Draft:
-    """Synonyms of each class, its name first; a word of two classes goes to neither."""
+    """Synonyms of each class, its name first; a word of two classes goes to neither.
+
+    Of classes whose names are one in captions, in some inflected or joined form, the first stays.
+    """
     wordnet = _wordnet()
-    proposed = {label: [label, *_lemmas(wordnet, label)] for label in classes}
-    owners: dict[tuple[str, ...], list[str]] = {}
+    owners: dict[tuple[str, ...], set[str]] = {}
+    left_out: dict[str, str] = {}
+    for label in classes:
+        forms = forms_of(spoken(label))
+        shared = next((form for form in forms if form in owners), None)
+        if shared is not None:
+            left_out[label] = f"'{' '.join(shared)}' is {' or '.join(owners[shared])} already"
+            continue
+        owners |= {form: {label} for form in forms}
+    kept = [label for label in classes if label not in left_out]
+    proposed = {label: _lemmas(wordnet, label) for label in kept}
     for label, synonyms in proposed.items():
-        for words in dict.fromkeys(map(tokenise, synonyms)):
-            owners.setdefault(words, []).append(label)
-    conflicts = {" ".join(words): labels for words, labels in owners.items() if len(labels) > 1}
-    kept = {
-        label: [label, *(s for s in synonyms[1:] if owners[tokenise(s)] == [label])]
-        for label, synonyms in proposed.items()
-    }
-    return Draft(kept, conflicts, wordnet is not None)
+        for form in {form for synonym in synonyms for form in forms_of(synonym)}:
+            owners.setdefault(form, set()).add(label)
+    conflicts: dict[str, list[str]] = {}
+    drafted: dict[str, list[str]] = {}
+    for label in kept:
+        drafted[label] = [spoken(label)]
+        for synonym in proposed[label]:
+            claims = set().union(*(owners[form] for form in forms_of(synonym)))
+            if claims == {label}:
+                drafted[label].append(synonym)
+            else:
+                conflicts[synonym] = [other for other in kept if other in claims]
+    return Draft(drafted, conflicts, wordnet is not None, left_out)
+
+
+def spoken(name: str) -> str:
+    """A class name as captions may have it: no brackets with what is in them, no signs."""
+    bare = re.sub(r"\([^()]*\)|\[[^\[\]]*\]", " ", name)
+    bare = bare if tokenise(bare) else name
+    bare = bare.replace("_", " ").replace("&", " and ")
+    plain = "".join(c if is_of_synonym(c) else " " for c in bare)
+    words = " ".join(plain.split())
+    # a verb is no name
+    return (
+        words.split(" ", 1)[1]
+        if len(tokenise(words)) == 2 and tokenise(words)[0] == "to"
+        else words
+    )
+
+
+def _has_controls(name: str) -> bool:
+    return any(unicodedata.category(c)[0] == "C" for c in name)
 
 
 def _wordnet() -> Any | None:

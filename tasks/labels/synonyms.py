@@ -200,13 +200,18 @@ def _parse(path: Path, line: int, label: str, text: str) -> Synonym:
 
 def _words(where: str, text: str) -> tuple[str, ...]:
     for character in text:
-        category = unicodedata.category(character)
-        if character not in JOINERS and category != "Zs" and category[0] not in "LMN":
+        if not is_of_synonym(character):
             raise InputError(
                 where + f"{character!r} in {text!r}; expected letters, digits, spaces, hyphens "
                 "or apostrophes"
             )
     return tokenise(text)
+
+
+def is_of_synonym(character: str) -> bool:
+    """True for letters, marks, digits, and what may stand between words."""
+    category = unicodedata.category(character)
+    return character in JOINERS or category == "Zs" or category[0] in "LMN"
 
 
 def _context(where: str, text: str) -> tuple[tuple[str, ...], ...]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import sql
 from tasks.errors import InputError
 from tasks.labels.inflections import plurals, verb_forms
-from tasks.labels.synonyms import ANY_SYNONYM, Form, Synonym, read_synonyms
+from tasks.labels.synonyms import ANY_SYNONYM, Form, Synonym, read_synonyms, tokenise
 from tasks.workspace import canonical
 
 if TYPE_CHECKING:
@@ -133,6 +133,12 @@ def _inflections(synonym: Synonym) -> Iterator[tuple[str, ...]]:
     yield from inflected
     if len(words) == 2:
         yield from (("".join(form),) for form in (words, *inflected))
+
+
+def forms_of(name: str) -> list[tuple[str, ...]]:
+    """Every form of a synonym without context: as it is written, inflected, joined."""
+    words = tokenise(name)
+    return list(dict.fromkeys([words, *_inflections(Synonym(0, (), name, (), words, ()))]))
 
 
 def _owners(path: Path, synonyms: list[Synonym]) -> dict[Form, Synonym]:

@@ -125,6 +125,22 @@ def test_what_is_no_captions_file_says_so(tmp_path: Path) -> None:
         find_files("mine", tmp_path / "*.jsonl")
 
 
+def test_brackets_in_names_stand_for_themselves(tmp_path: Path) -> None:
+    folder = tmp_path / "my [new] *files?"
+    folder.mkdir()
+    for name in ("a[1].csv", "a1.csv", "b.csv", "c*.csv"):
+        (folder / name).write_text("text\na dog\n")
+
+    def found(pattern: str) -> list[str]:
+        return [path.name for path in find_files("s", folder / pattern)]
+
+    assert found("a[1].csv") == ["a[1].csv"]
+    assert found("a[1]*") == ["a[1].csv"]
+    assert found("[ab].csv") == ["b.csv"]
+    assert found("c*.csv") == ["c*.csv"]
+    assert found("*.csv") == ["a1.csv", "a[1].csv", "b.csv", "c*.csv"]
+
+
 NARRATIVES = [
     b'{"dataset_id": "d", "image_id": "i1", "annotator_id": 3, "caption": "A dog."}',
     b"garbage {",

@@ -1,0 +1,46 @@
+"""An InputError inside a flow: one sentence in the log, nothing of Prefect or DuckDB behind it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .command import run_python
+
+AS_ON_A_SERVER = """
+import sys
+from flows.corpus import corpus
+from tasks.errors import InputError
+try:
+    corpus(sys.argv[1])
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("is_command", [True, False])
+def test_an_error_inside_a_flow_is_one_sentence(tmp_path: Path, is_command: bool) -> None:
+    profile = tmp_path / "mine.toml"
+    profile.write_text(
+        'vocabulary = "coco2014"\n[[sources]]\nsource = "m"\nform = "coco"\n'
+        f'path = "{tmp_path}/c.json"\n[backbone]\nmodel = "tests/small/tiny-clip.json"\n'
+        '[[images]]\nname = "m"\nannotations = "m"\nfolder = "m"\n'
+    )
+    # found out at the file's end: its image is not in the list
+    caption = {"id": 1, "image_id": 7, "caption": "a dog"}
+    (tmp_path / "c.json").write_text(json.dumps({"images": [{"id": 1}], "annotations": [caption]}))
+    start = ("-m", "flows.corpus", "--profile") if is_command else ("-c", AS_ON_A_SERVER)
+    done = run_python(tmp_path / "home", *start, str(profile))
+    told = [line for line in done.stderr.splitlines() if "none of 1 records is a caption" in line]
+    if is_command:
+        assert done.returncode == 1
+        assert told == done.stderr.splitlines()[-1:]
+        assert told[0].startswith("error: ")
+    else:
+        assert done.returncode == 0
+        assert sum(" ERROR " in line for line in told) == 1
+        # the states' own message says it too
+        assert any("Failed('Flow run encountered an exception: InputError" in line for line in told)
+        assert "none of 1 records is a caption" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "leaked" not in done.stderr
