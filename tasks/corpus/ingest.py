@@ -342,10 +342,7 @@ def _write_corpus(connection: duckdb.DuckDBPyConnection, taken: Path, out: Path)
     if not connection.execute("select count(*) from late").fetchall()[0][0]:
         taken.rename(out)
         return
-    with (
-        pq.ParquetFile(taken) as file,
-        pq.ParquetWriter(out, CAPTIONS, **PARQUET) as sink,
-    ):
+    with pq.ParquetFile(taken) as file, pq.ParquetWriter(out, CAPTIONS, **PARQUET) as sink:
         for group in range(file.num_row_groups):
             connection.register("batch", file.read_row_group(group))
             sink.write_table(_rows(connection, "corpus"))
