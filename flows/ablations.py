@@ -60,8 +60,8 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
         run.tag("study", study.name)
         done = label_files(profile)
         keys = {
-            "corpora": [corpus.folder.name for _, corpus, _ in done],
-            "labels": [labelled.folder.name for _, _, labelled in done],
+            "corpora": [corpus.key for _, corpus, _ in done],
+            "labels": [labelled.key for _, _, labelled in done],
         }
         found: dict[str, list[dict[str, float]]] = {variant: [] for variant in study.variants}
         for variant in study.variants:

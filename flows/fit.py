@@ -42,8 +42,8 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
     captions = _Captions(profile, vocabulary, corpora, labels)
     keys: dict[str, Any] = {
         "fitted": {},
-        "listed": {each.name: images[each.name][0].folder.name for each in profile.images},
-        "images": {each.name: images[each.name][1].folder.name for each in profile.images},
+        "listed": {each.name: images[each.name][0].key for each in profile.images},
+        "images": {each.name: images[each.name][1].key for each in profile.images},
         "evaluations": {name: {} for name in profile.run},
     }
     for name in profile.run:
@@ -57,14 +57,14 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 listed, encoded = images[profile.labelled.name]
                 lesson = Lesson(listed=listed, images=encoded)
             fitted = _fitted(profile, vocabulary, name, lesson, run)
-            keys["fitted"][name] = fitted.folder.name
+            keys["fitted"][name] = fitted.key
             for image_set in profile.images:
                 listed, encoded = images[image_set.name]
                 run.dataset(image_set.name, listed, "evaluation")
                 found = evaluate(profile, vocabulary, name, image_set, listed, encoded, fitted)
                 run.metrics(track.metrics_of(profile, image_set, found.figures))
                 run.artifact(found.file(AP_TABLE), image_set.name)
-                keys["evaluations"][name][image_set.name] = found.folder.name
+                keys["evaluations"][name][image_set.name] = found.key
     return keys | captions.keys()
 
 
@@ -112,9 +112,9 @@ class _Captions:
         lessons = self._lessons.values()
         choice = next((lesson.choice for lesson in lessons if lesson.choice), None)
         return {
-            "choice": choice.folder.name if choice else None,
-            "features": [stage.folder.name for each in lessons for stage in each.features],
-            "phrases": [stage.folder.name for each in lessons for stage in each.phrases],
+            "choice": choice.key if choice else None,
+            "features": [stage.key for each in lessons for stage in each.features],
+            "phrases": [stage.key for each in lessons for stage in each.phrases],
         }
 
 
@@ -137,7 +137,7 @@ def encode_captions(profile: Profile, choice: Stage, reads: str = "tokens") -> l
     """Features of the chosen captions by partition, by the profile's task runner."""
     # one after the other on threads: a partition keeps all cores, or the GPU, busy
     mapped = encode.with_options(task_runner=task_runner(profile.runner, threads=1))
-    return mapped(profile, choice.folder.name, reads)
+    return mapped(profile, choice.key, reads)
 
 
 @flow(name="encode", persist_result=False)

@@ -82,8 +82,8 @@ def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id:
     """Train and evaluate in this process, or as a deployment on another work pool."""
     parameters: dict[str, Any] = {
         "profile": profile.values(),
-        "corpora": [stage.folder.name for stage in corpora],
-        "labels": [stage.folder.name for stage in labels],
+        "corpora": [stage.key for stage in corpora],
+        "labels": [stage.key for stage in labels],
         "mlflow_run": run_id,
     }
     if profile.fit == "here":

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from tasks.workspace import finish_shard
+
 Ids = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.int64]
 
@@ -30,7 +32,7 @@ def write_rows(path: Path, columns: Mapping[str, pa.Array], **metadata: str) -> 
     unfinished = path.with_suffix(".part")
     with pa.OSFile(str(unfinished), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_batch(rows)
-    unfinished.rename(path)
+    finish_shard(unfinished, path)
 
 
 def read_rows(path: Path) -> Mapped:

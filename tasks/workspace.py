@@ -8,37 +8,55 @@ done again. A stage's *digest* covers its output bytes alone: a stage downstream
 input, so a change of code that leaves the output as it was re-runs nothing further on.
 """
 
-import fcntl
 import hashlib
-import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from tasks.code import code_digest
+from tasks.contents import source_sha256 as source_sha256
 from tasks.errors import InputError
+from tasks.files import canonical as canonical
+from tasks.files import digest_of as digest_of
+from tasks.files import file_sha256 as file_sha256
+from tasks.files import finish_shard as finish_shard
+from tasks.files import forget_shards, sync, trouble
+from tasks.files import has_shard as has_shard
+from tasks.files import home as home
+from tasks.files import locked as locked
+from tasks.files import write_whole as write_whole
+from tasks.integrity import MANIFEST, DamagedError, check_bytes, read_manifest, sealed, set_aside
 
-MANIFEST = "manifest.json"
-
-
-def home() -> Path:
-    """Folder that holds every output: `$TAI_HOME`, or `.tai` in the working folder."""
-    return Path(os.environ.get("TAI_HOME", ".tai")).absolute()
+LOG = logging.getLogger("tai")
+_makers: dict[Path, Callable[[], "Stage"]] = {}
+"""How to make a stage again that this process has opened by its recipe."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One whole, immutable output folder and what its manifest says."""
+    """One whole, immutable output folder and what its manifest says.
 
-    folder: Path
+    A damaged file is found when it is first asked for, and the stage is made anew then and there.
+    """
+
+    place: Path
+    """Where it lies; readers ask for `folder` or `file`, which look at the bytes first."""
     manifest: dict[str, Any]
     fresh: bool
     """True if this call did the work, False if it was found done."""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder, by which `find_stage` finds it."""
+        return self.place.name
 
     @property
     def name(self) -> str:
@@ -61,8 +79,48 @@ class Stage:
         return dict(self.manifest["figures"])
 
     def file(self, name: str) -> Path:
-        """Path of one of the stage's files."""
-        return self.folder / name
+        """Path of one of the stage's files, to be read."""
+        sha256 = self.manifest["outputs"].get(name)
+        if sha256:
+            try:
+                check_bytes(self.place / name, sha256)
+            except DamagedError as error:
+                self._make_anew(error)
+        return self.place / name
+
+    @property
+    def folder(self) -> Path:
+        """The stage's folder, all of whose files may be read."""
+        for name in self.manifest["outputs"]:
+            self.file(name)
+        return self.place
+
+    def _make_anew(self, damage: DamagedError) -> None:
+        with _held(self.place):
+            is_still = _damage(self.place, whole=True)
+            if is_still:
+                _replace(self.place, is_still)
+        maker = _makers.get(self.place)
+        if maker is None:
+            raise DamagedError(f"{damage}; run this again, and it is made anew") from damage
+        made = maker()
+        if made.digest != self.digest:
+            raise InputError(f"{damage}; it was made anew and came out otherwise: run this again")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        maker = _makers.get(self.place)
+        try:
+            how = cloudpickle.dumps(maker) if maker else None
+        except Exception:  # what cannot travel stays; there, damage is an error
+            how = None
+        return _arrived, (self.place, self.manifest, self.fresh, how)
+
+
+def _arrived(place: Path, manifest: dict[str, Any], fresh: bool, how: bytes | None) -> Stage:
+    """A stage from another process, with how to make it."""
+    if how and place not in _makers:
+        _makers[place] = cloudpickle.loads(how)
+    return Stage(place, manifest, fresh)
 
 
 @dataclass(frozen=True)
@@ -114,37 +172,71 @@ def run_stage(recipe: Recipe, work: Callable[[Path], Result], *, resumable: bool
     """Return the recipe's output, doing `work(folder)` only if it is not there yet.
 
     A folder left by a killed run is emptied first, unless `resumable`: then `work` finds it as it
-    was and goes on from there. Two runs at once: the second waits.
+    was and goes on from there. A finished one that is damaged is set aside. Two runs at once: the
+    second waits.
+
+    Raises:
+        InputError: nothing can be written there, because the disk is full, for example.
+
     """
-    key = recipe.key
-    final = home() / recipe.stage / key
+    final = home() / recipe.stage / recipe.key
+
+    def make() -> Stage:
+        return run_stage(recipe, work, resumable=resumable)
+
+    _makers[final] = make
     if (final / MANIFEST).is_file():
-        return _open(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with locked(final.with_name(f".{key}.lock")):
-        if (final / MANIFEST).is_file():
+        try:
             return _open(final)
-        building = final.with_name(f".{key}.building")
-        if building.exists() and not resumable:
-            shutil.rmtree(building)
-        building.mkdir(exist_ok=True)
-        started = time.monotonic()
-        result = _work(work, building)
-        outputs = {
-            path.relative_to(building).as_posix(): file_sha256(path)
-            for path in sorted(building.rglob("*"))
-            if path.is_file()
-        }
-        manifest = recipe.values | {
-            "key": key,
-            "digest": hashlib.sha256(canonical(outputs)).hexdigest(),
-            "outputs": outputs,
-            "counts": dict(result.counts),
-            "figures": dict(result.figures) | {"seconds": round(time.monotonic() - started, 3)},
-        }
-        write_whole(building / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-        building.rename(final)
-        return Stage(final, manifest, fresh=True)
+        except DamagedError:
+            LOG.debug("%s: looked at again under its lock", final)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _held(final):
+            return _made(recipe, final, work, resumable)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = trouble(error)
+        if not reason:
+            raise
+        raise InputError(
+            f"{final.parent}: stage '{recipe.stage}' cannot be stored: {reason}; free or mount it, "
+            "or name another folder by TAI_HOME"
+        ) from error
+
+
+def _made(recipe: Recipe, final: Path, work: Callable[[Path], Result], resumable: bool) -> Stage:
+    """The stage as another run has made it meanwhile, or as it is made here."""
+    damage = _damage(final)
+    if damage:
+        _replace(final, damage)
+    elif final.exists():
+        return _open(final)
+    building = final.with_name(f".{final.name}.building")
+    if building.exists() and not resumable:
+        shutil.rmtree(building)
+    building.mkdir(exist_ok=True)
+    started = time.monotonic()
+    result = _work(work, building)
+    forget_shards(building)
+    paths = sorted(path for path in building.rglob("*") if path.is_file())
+    outputs = {path.relative_to(building).as_posix(): file_sha256(path) for path in paths}
+    for path in paths:
+        sync(path)
+    manifest = recipe.values | {
+        "key": recipe.key,
+        "digest": digest_of(outputs),
+        "outputs": outputs,
+        "sizes": {name: (building / name).stat().st_size for name in outputs},
+        "counts": dict(result.counts),
+        "figures": dict(result.figures) | {"seconds": round(time.monotonic() - started, 3)},
+    }
+    write_whole(building / MANIFEST, sealed(manifest))
+    sync(building)
+    building.rename(final)
+    sync(final.parent)
+    return Stage(final, manifest, fresh=True)
 
 
 def _work(work: Callable[[Path], Result], building: Path) -> Result:
@@ -154,89 +246,66 @@ def _work(work: Callable[[Path], Result], building: Path) -> Result:
 
 def is_finished(recipe: Recipe) -> bool:
     """True if `run_stage` would find its work done."""
-    return (home() / recipe.stage / recipe.key / MANIFEST).is_file()
+    final = home() / recipe.stage / recipe.key
+    return final.exists() and _damage(final) is None
 
 
 def find_stage(name: str, key: str) -> Stage:
     """The finished stage of that name and key; InputError if it is not in this workspace."""
     final = home() / name / key
-    if not (final / MANIFEST).is_file():
+    if not final.exists():
         raise InputError(
             f"{final}: no finished '{name}' stage here; a flow that runs as its own deployment "
             "must share TAI_HOME with the one that launched it"
         )
-    return _open(final)
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with beside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def source_sha256(path: Path) -> str:
-    """`file_sha256` of a source file, remembered until its size or modification time changes.
-
-    Raises:
-        InputError: it cannot be read.
-
-    """
     try:
-        return _source_sha256(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _source_sha256(path: Path) -> str:
-    status = path.stat()
-    identity = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
-    remembered = home() / "digests" / hashlib.sha256(identity.encode()).hexdigest()
-    if remembered.is_file():
-        return remembered.read_text()
-    digest = file_sha256(path)
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(remembered, digest)
-    return digest
-
-
-def canonical(value: Any) -> bytes:
-    """JSON bytes that are the same for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        return _open(final)
+    except DamagedError as damage:
+        if final in _makers:
+            return _makers[final]()
+        raise DamagedError(f"{damage}; run again what made it, and it is made anew") from damage
 
 
 def _open(folder: Path) -> Stage:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    for name in manifest["outputs"]:
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder / name}: gone from a finished stage; delete {folder} and rerun"
-            )
-    return Stage(folder, manifest, fresh=False)
+    """A finished stage, whose sizes are looked at; its bytes when they are asked for."""
+    stage = Stage(folder, read_manifest(folder), fresh=False)
+    try:
+        # so that `flows.workspace clean` knows what is in use
+        os.utime(folder / MANIFEST)
+    except OSError:
+        LOG.debug("%s: read-only", folder)
+    return stage
 
 
-def digest_of(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value)).hexdigest()
+def _damage(folder: Path, *, whole: bool = False) -> DamagedError | None:
+    """What is wrong with a stage that is there: by sizes, or by all bytes if `whole`."""
+    if not os.path.lexists(folder):
+        return None
+    try:
+        manifest = read_manifest(folder)
+        for name, sha256 in manifest["outputs"].items() if whole else ():
+            check_bytes(folder / name, sha256)
+    except DamagedError as damage:
+        return damage
+    return None
+
+
+def _replace(folder: Path, damage: DamagedError) -> None:
+    """Set a damaged stage aside, and say so."""
+    try:
+        aside = set_aside(folder)
+    except OSError as error:
+        reason = trouble(error) or error.strerror
+        raise DamagedError(f"{damage}; it cannot be made anew here: {reason}") from error
+    if aside:
+        LOG.warning("%s; set aside as %s and made anew", damage, aside.name)
+
+
+def _held(folder: Path) -> AbstractContextManager[None]:
+    """The lock under which a stage is made or set aside."""
+    return locked(folder.with_name(f".{folder.name}.lock"))
 
 
 def digests_of(stages: Iterable[Stage]) -> str:
     """One digest of several stages, in their order."""
     return hashlib.sha256("".join(stage.digest for stage in stages).encode()).hexdigest()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an advisory lock that the system drops if this process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

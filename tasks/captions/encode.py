@@ -35,7 +35,16 @@ from tasks.backbone.loading import device_of, identity_of, load
 from tasks.captions import partitions
 from tasks.errors import InputError
 from tasks.progress import Progress
-from tasks.workspace import Recipe, Result, Stage, home, is_finished, recipe_of, run_stage
+from tasks.workspace import (
+    Recipe,
+    Result,
+    Stage,
+    has_shard,
+    home,
+    is_finished,
+    recipe_of,
+    run_stage,
+)
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -77,7 +86,7 @@ def encode_partition(profile: Profile, choice: Stage, part: str) -> Stage:
 
     def work(out: Path) -> Result:
         figures = write_features(
-            partitions.tokens_file(choice.folder, part),
+            choice.file(partitions.tokens_file(choice.place, part).name),
             load(profile).backbone,
             out,
             dtype=profile.captions.dtype,
@@ -90,7 +99,7 @@ def encode_partition(profile: Profile, choice: Stage, part: str) -> Stage:
 
 def _recipe(profile: Profile, choice: Stage, part: str) -> Recipe:
     """The partition's own captions, whatever others were chosen."""
-    tokens = partitions.tokens_file(choice.folder, part).name
+    tokens = partitions.tokens_file(choice.place, part).name
     return recipe_of(
         "encode",
         __name__,
@@ -143,10 +152,11 @@ def write_features(
     starts = lengths.cumsum(0) - lengths
     shards = torch.argsort(lengths, stable=True).split(CAPTIONS_PER_SHARD)
     paths = [folder / f"shard-{number:05d}.arrow" for number in range(len(shards))]
-    done = sum(len(rows) for rows, path in zip(shards, paths, strict=True) if path.is_file())
+    whole = {path for path in paths if has_shard(path)}
+    done = sum(len(rows) for rows, path in zip(shards, paths, strict=True) if path in whole)
     progress = Progress(name, len(lengths), "captions", done)
     for rows, path in zip(shards, paths, strict=True):
-        if path.is_file():
+        if path in whole:
             continue
         encoded = encode_sorted(
             ids[ranges(starts[rows].numpy(), lengths[rows].numpy())],

@@ -26,7 +26,15 @@ from tasks.errors import InputError
 from tasks.images.decode import content_sha256, decode
 from tasks.images.image_sets import ENTRIES
 from tasks.progress import Progress
-from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
+from tasks.workspace import (
+    Result,
+    Stage,
+    digest_of,
+    finish_shard,
+    has_shard,
+    recipe_of,
+    run_stage,
+)
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -80,7 +88,7 @@ def write_image_features(
         files[start : start + IMAGES_PER_SHARD] for start in range(0, len(files), IMAGES_PER_SHARD)
     ]
     paths = [out / f"shard-{number:05d}.arrow" for number in range(len(shards))]
-    pending = [(s, path) for s, path in zip(shards, paths, strict=True) if not path.is_file()]
+    pending = [(s, path) for s, path in zip(shards, paths, strict=True) if not has_shard(path)]
     left = sum(len(shard) for shard, _ in pending)
     progress = Progress("images", len(files), "images", len(files) - left)
     decoded = _decoded([shard for shard, _ in pending], folder, loaded)
@@ -88,7 +96,7 @@ def write_image_features(
         unfinished = path.with_suffix(".part")
         batches = -(-len(shard) // IMAGES_PER_BATCH)
         _write_shard(unfinished, islice(decoded, batches), loaded, progress)
-        unfinished.rename(path)
+        finish_shard(unfinished, path)
     kept = [file for path in paths for file in _shard(path)["file"].to_pylist()]
     bad = [
         {"file": file, "reason": str(decode(folder / file))}

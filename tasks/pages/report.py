@@ -64,7 +64,7 @@ def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: 
 
         return Result(write_report(profile, vocabulary, outcome, command, backbone, out), {})
 
-    keys = [[of, stage.name, stage.folder.name, stage.digest] for of, stage in outcome.all()]
+    keys = [[of, stage.name, stage.key, stage.digest] for of, stage in outcome.all()]
     recipe = recipe_of(
         "report",
         __name__,
@@ -128,7 +128,7 @@ def write_report(
         "steps": account.account_of(outcome),
         "command": command,
         "stages": [
-            {"stage": stage.name, "of": of, "key": stage.folder.name, "digest": stage.digest[:16]}
+            {"stage": stage.name, "of": of, "key": stage.key, "digest": stage.digest[:16]}
             for of, stage in outcome.all()
         ],
         "settings": profile.flat(),

@@ -50,19 +50,19 @@ class Outcome:
         """Keys of the stages, by which `found_again` finds them."""
 
         def keys_of(stages: Mapping[str, Stage]) -> dict[str, str]:
-            return {name: stage.folder.name for name, stage in stages.items()}
+            return {name: stage.key for name, stage in stages.items()}
 
         return {
-            "corpora": [stage.folder.name for stage in self.corpora],
-            "labels": [stage.folder.name for stage in self.labels],
-            "choice": self.choice.folder.name if self.choice else None,
-            "features": [stage.folder.name for stage in self.features],
-            "phrases": [stage.folder.name for stage in self.phrases],
+            "corpora": [stage.key for stage in self.corpora],
+            "labels": [stage.key for stage in self.labels],
+            "choice": self.choice.key if self.choice else None,
+            "features": [stage.key for stage in self.features],
+            "phrases": [stage.key for stage in self.phrases],
             "fitted": keys_of(self.fitted),
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
             "evaluations": {name: keys_of(stages) for name, stages in self.evaluations.items()},
-            "thresholds": self.thresholds.folder.name if self.thresholds else None,
+            "thresholds": self.thresholds.key if self.thresholds else None,
         }
 
     def all(self) -> list[tuple[str, Stage]]:

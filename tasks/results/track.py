@@ -71,7 +71,7 @@ class Run:
 
     def dataset(self, name: str, stage: Stage, context: str) -> None:
         """Log a stage's output as a data set with its digest."""
-        source = json.dumps({"uri": stage.folder.as_uri()})
+        source = json.dumps({"uri": stage.place.as_uri()})
         dataset = Dataset(name, stage.digest[:36], "local", source, None, json.dumps(stage.counts))
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, [tag])])

@@ -35,7 +35,15 @@ from tasks.pages import heatmaps
 from tasks.progress import Progress
 from tasks.serving.registry import tagger_folder
 from tasks.serving.tagger import Tagger, load_tagger
-from tasks.workspace import Result, digest_of, recipe_of, run_stage, write_whole
+from tasks.workspace import (
+    Result,
+    digest_of,
+    finish_shard,
+    has_shard,
+    recipe_of,
+    run_stage,
+    write_whole,
+)
 
 TAGS: Final = "tags.parquet"
 TABLE: Final = "tags.csv"
@@ -166,11 +174,11 @@ def write_tags(
     """
     runs = [files[at : at + IMAGES_PER_PART] for at in range(0, len(files), IMAGES_PER_PART)]
     parts = [out / f"part-{number:05d}.parquet" for number in range(len(runs))]
-    done = sum(len(run) for run, part in zip(runs, parts, strict=True) if part.is_file())
+    done = sum(len(run) for run, part in zip(runs, parts, strict=True) if has_shard(part))
     progress = Progress("predict", len(files), "images", done)
     gallery = Gallery(live, folder, len(files))
     for run, part in zip(runs, parts, strict=True):
-        if part.is_file():
+        if has_shard(part):
             gallery.add(pq.read_table(part).to_pylist())
             continue
         rows: list[dict[str, Any]] = []
@@ -181,7 +189,7 @@ def write_tags(
             progress.add(len(batch))
         unfinished = part.with_suffix(".part")
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), unfinished)
-        unfinished.rename(part)
+        finish_shard(unfinished, part)
     table = pa.concat_tables([pq.read_table(part) for part in parts])
     good = table.filter(pc.is_null(table["reason"])).drop_columns("reason")
     bad = table.filter(pc.is_valid(table["reason"])).select(["file", "reason"])

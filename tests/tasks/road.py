@@ -79,5 +79,5 @@ if __name__ == "__main__":
     settings |= {"run": ["tai-dpt", "zero-shot"]}
     small = load_profile("tests/small/small.toml", settings)
     whole = [stage for _, stage in whole_run(small).all()]
-    digests = {f"{stage.name}/{stage.folder.name}": stage.digest for stage in whole}
+    digests = {f"{stage.name}/{stage.key}": stage.digest for stage in whole}
     print(json.dumps({"digests": digests, "fresh": any(stage.fresh for stage in whole)}))

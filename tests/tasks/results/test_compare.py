@@ -47,6 +47,7 @@ def candidate(
     low, high = interval(
         bootstrap_maps({"x": scores}, truth)["x"], mean_average_precision(precisions)
     )
+    manifest = {"inputs": {"image-set": image_set}, "outputs": {}}
     return Candidate(
         run_id=name,
         name=name,
@@ -58,7 +59,7 @@ def candidate(
             "mAP_low/merged": low,
             "mAP_high/merged": high,
         },
-        evaluations={"set": Stage(folder, {"inputs": {"image-set": image_set}}, fresh=False)},
+        evaluations={"set": Stage(folder, manifest, fresh=False)},
         precisions={"set": dict(zip(CLASSES, (100 * precisions).tolist(), strict=True))},
     )
 
