@@ -16,8 +16,9 @@ from flows.doors import check_captions
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.labels import refresh
+from tasks.labels.compose import COMPOSED, compose_captions
 from tasks.labels.label import label_captions
-from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
+from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.profile import Profile, load_profile
 from tasks.results import track
 from tasks.runners import task_runner
@@ -74,10 +75,30 @@ def captions(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
     corpora = [ingest_captions.submit(source, path) for source, path in files]
     # Prefect puts a future's result in its place
     labels = [label_captions.submit(corpus, vocabulary) for corpus in corpora]  # type: ignore[call-overload]
-    return [
+    read = [
         (path, corpus.result(), labelled.result())
         for (_, path), corpus, labelled in zip(files, corpora, labels, strict=True)
     ]
+    return read + composed_files(profile, vocabulary, read)
+
+
+def composed_files(
+    profile: Profile, vocabulary: Vocabulary, read: list[tuple[Path, Stage, Stage]]
+) -> list[tuple[Path, Stage, Stage]]:
+    """Composed captions with their corpus and labels, where real ones leave something to add."""
+    corpora, labels = [corpus for _, corpus, _ in read], [labelled for _, _, labelled in read]
+    found = []
+    for source in profile.sources:
+        if source.form != "composed":
+            continue
+        made = compose_captions(source, vocabulary, corpora, labels, profile.seed)
+        if not made.counts["captions/composed"]:
+            LOG.info("corpus: each class has %d captions; none is composed", source.at_least)
+            continue
+        path = made.file(COMPOSED)
+        corpus = ingest_captions(source.model_copy(update={"path": source.source}), path)
+        found.append((path, corpus, label_captions(corpus, vocabulary)))
+    return found
 
 
 def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:

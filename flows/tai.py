@@ -13,6 +13,7 @@ from flows.corpus import label_files
 from flows.doors import check
 from flows.fit import fit
 from tasks.catalogue import method_class
+from tasks.corpus.readers import is_composed
 from tasks.labels.vocabulary import vocabulary_path
 from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
@@ -56,7 +57,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             run.dataset(path.name, corpus, "captions")
             corpora.append(corpus)
             labels.append(labelled)
-        run.metrics(_total(corpora) | _total(labels))
+        run.metrics(_counts(corpora, labels))
         outcome = choose_thresholds(
             chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id)
         )
@@ -91,6 +92,20 @@ def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id:
     else:
         keys = run_deployment(profile.fit, parameters=parameters).state.result()  # type: ignore[union-attr]
     return found_again({name: parameters[name] for name in ("corpora", "labels")} | keys)
+
+
+def _counts(corpora: list[Stage], labels: list[Stage]) -> dict[str, int]:
+    """Counts of real captions, and those of composed ones under names of their own."""
+    counts: dict[str, int] = {}
+    for are_composed, prefix in ((False, ""), (True, "composed/")):
+        pairs = [
+            pair
+            for pair in zip(corpora, labels, strict=True)
+            if is_composed(pair[0]) == are_composed
+        ]
+        totals = _total([corpus for corpus, _ in pairs]) | _total([found for _, found in pairs])
+        counts |= {f"{prefix}{name}": count for name, count in totals.items()}
+    return counts
 
 
 def _total(found: list[Stage]) -> dict[str, int]:

@@ -73,6 +73,9 @@ def _look(console: Console, vocabulary: Path, profile: str, data: str | None) ->
     chosen = make_world.fn(load_profile(profile, changes))
     loaded = check_captions(chosen)
     corpora = [ingest.ingest_captions.fn(*found) for found in caption_files(chosen)]
+    if not corpora:
+        console.print("no captions to look at: the profile's are composed", markup=False)
+        return
     labels = [label.label_captions.fn(corpus, loaded) for corpus in corpora]
     around = drafts.neighbours(
         loaded,

@@ -3,7 +3,7 @@
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -19,12 +19,17 @@ class CaptionSource(Settings):
     """Caption files of one origin."""
 
     source: Name = Field(description="Name of the origin; the first part of every caption_id.")
-    form: Literal["coco", "narratives", "table"] = Field(
-        description="MS-COCO captions JSON, OpenImages narratives JSONL, or CSV/JSONL/Parquet."
+    form: Literal["coco", "narratives", "table", "composed"] = Field(
+        description="MS-COCO captions JSON, OpenImages narratives JSONL, or CSV/JSONL/Parquet; "
+        "composed: no file, but sentences made for classes that the other sources rarely name."
     )
     path: str = Field(
+        "",
         description="File or glob pattern, relative to `data`; or https://… (…zip#member), s3://…, "
-        "official:NAME of tasks/corpus/official.toml."
+        "official:NAME of tasks/corpus/official.toml. Composed captions have none.",
+    )
+    at_least: int = Field(
+        500, ge=1, le=1_000_000, description="Captions that a class gets in all (composed only)."
     )
     split: Name | None = Field(None, description="Split name; by default from the file's name.")
     text_column: str = Field("text", description="Column that holds the caption (table only).")
@@ -40,6 +45,13 @@ class CaptionSource(Settings):
     encoding: str | None = Field(
         None, description="Encoding of a CSV, for example cp1252; by default UTF-8, or by its mark."
     )
+
+    @model_validator(mode="after")
+    def _has_a_path_or_needs_none(self) -> "CaptionSource":
+        if (self.form == "composed") == bool(self.path):
+            made = "composed captions are made, not read; expected no `path`"
+            raise ValueError(made if self.path else "expected `path`, a file or a pattern")
+        return self
 
     @field_validator("encoding")
     @classmethod

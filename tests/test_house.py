@@ -165,6 +165,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         settings: dict[str, Any] = {"run": RUN}
         settings |= {"labelled": images | {"name": "labelled"}, "objects": "instances_demo.json"}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
+        made = {"source": "made", "form": "composed", "at_least": 90}
+        settings |= {"sources": [*load_profile("tests/small/small.toml").values()["sources"], made]}
         profile = load_profile("tests/small/small.toml", settings)
         world = {"world.captions": 8, "world.scenes": 1, "world.labelled": 1}
         code.reachable.cache_clear()

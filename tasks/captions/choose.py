@@ -20,6 +20,7 @@ from tasks.captions.encode import store_bytes
 from tasks.captions.partitions import write_partitions
 from tasks.captions.reach import within_reach
 from tasks.corpus.ingest import CORPUS
+from tasks.corpus.readers import is_composed
 from tasks.errors import InputError
 from tasks.labels.label import LABELS, SPAN
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage
@@ -59,6 +60,13 @@ def choose_captions(
                 f"{backbone.context_length} tokens that the text tower reads; expected sentences "
                 "that are shorter"
             )
+        made = [
+            table.num_rows
+            for table, corpus in zip(captions, corpora, strict=True)
+            if is_composed(corpus)
+        ]
+        if made:
+            counts["captions/composed"] = sum(made)
         if choice.templates:
             extra = class_templates(vocabulary, caption_templates())
             captions.append(extra.cast(captions[0].schema))

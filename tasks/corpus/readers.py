@@ -4,9 +4,11 @@ Files are streamed, so memory does not grow with them. What a file is, its conte
 can: a Parquet file or a JSON array is one under any name.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tasks.corpus.coco import coco_items, read_coco
 from tasks.corpus.csv_tables import check_csv, read_csv
@@ -16,7 +18,10 @@ from tasks.corpus.records import Block, Columns
 from tasks.corpus.text_files import check_gzip
 from tasks.errors import InputError
 
-Form = Literal["coco", "narratives", "table"]
+if TYPE_CHECKING:
+    from tasks.workspace import Stage
+
+Form = Literal["coco", "narratives", "table", "composed"]
 PARQUET_MAGIC: Final = b"PAR1"
 TABLES: Final = {
     "parquet": (".parquet", ".pq"),
@@ -31,6 +36,7 @@ def read_blocks(path: Path, form: Form, columns: Columns) -> Iterator[Block]:
         return read_coco(path)
     if form == "narratives":
         return read_narratives(path)
+    # composed captions lie in a table of our own
     kind = _kind_of(path)
     if kind == "parquet":
         return read_parquet(path, columns)
@@ -52,6 +58,11 @@ def check_whole(path: Path, form: Form, columns: Columns) -> None:
         check_parquet(path, columns)
     elif form == "table" and _kind_of(path) == "csv":
         check_csv(path, columns)
+
+
+def is_composed(corpus: Stage) -> bool:
+    """Whether an ingest stage's captions were made, not read."""
+    return bool(corpus.manifest["parameters"]["form"] == "composed")
 
 
 def _kind_of(table: Path) -> str:

@@ -21,6 +21,8 @@ LOG = logging.getLogger("tai")
 def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:
     """Every caption file of the profile, once, with its source; one from elsewhere is fetched.
 
+    Composed captions are none: they are made of what these files say.
+
     The source's `path` is the file as the profile names it, relative to `data`: part of the
     identity of its captions. A file that is met twice, by whatever names, counts the first time.
 
@@ -31,6 +33,8 @@ def caption_files(profile: Profile) -> list[tuple[CaptionSource, Path]]:
     met: dict[tuple[object, ...], str] = {}
     found: dict[tuple[str, str], tuple[CaptionSource, Path]] = {}
     for source in profile.sources:
+        if source.form == "composed":
+            continue
         for named, path in _files_of(profile, source):
             # two columns of captions in one table are two things to read
             what = (path.resolve(), source.form, source.text_column)

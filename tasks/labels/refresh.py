@@ -18,6 +18,7 @@ import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.corpus.readers import is_composed
 from tasks.workspace import Stage, home, locked, write_whole
 
 if TYPE_CHECKING:
@@ -75,7 +76,12 @@ def publish_refresh(
     profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
 ) -> Refresh:
     """Record which caption files there are now, and say what moved."""
-    parts = [part_of(path, corpus, labels) for path, corpus, labels in labelled]
+    # composed captions follow from the others
+    parts = [
+        part_of(path, corpus, labels)
+        for path, corpus, labels in labelled
+        if not is_composed(corpus)
+    ]
     return publish(profile, vocabulary.digest, parts)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.corpus.readers import is_composed
 from tasks.results.outcome import Outcome
 
 
@@ -12,25 +13,31 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
     for corpus in outcome.corpora:
         count = corpus.counts
         rest = f"{count['captions/rejected']:,} are no captions: see rejects.parquet"
+        file = corpus.manifest["parameters"]["file"]
         steps.append(
             {
-                "name": f"read {corpus.manifest['parameters']['file']}",
+                "name": f"compose sentences: {file}" if is_composed(corpus) else f"read {file}",
                 "read": count["captions/read"],
                 "kept": count["captions/kept"],
                 "rest": rest if count["captions/rejected"] else "",
             }
         )
-    read = sum(stage.counts["captions/read"] for stage in outcome.labels)
-    labelled = sum(stage.counts["captions/labelled"] for stage in outcome.labels)
-    found = sum(stage.counts["labels"] for stage in outcome.labels)
-    steps.append(
-        {
-            "name": "label captions by their words",
-            "read": read,
-            "kept": labelled,
-            "rest": f"{read - labelled:,} name no class; {found:,} labels in the others",
-        }
-    )
+    pairs = list(zip(outcome.corpora, outcome.labels, strict=True))
+    for are_composed, what in ((False, "captions"), (True, "composed captions")):
+        stages = [labels for corpus, labels in pairs if is_composed(corpus) == are_composed]
+        if not stages:
+            continue
+        read = sum(stage.counts["captions/read"] for stage in stages)
+        labelled = sum(stage.counts["captions/labelled"] for stage in stages)
+        found = sum(stage.counts["labels"] for stage in stages)
+        steps.append(
+            {
+                "name": f"label {what} by their words",
+                "read": read,
+                "kept": labelled,
+                "rest": f"{read - labelled:,} name no class; {found:,} labels in the others",
+            }
+        )
     if outcome.choice:
         count = outcome.choice.counts
         added = count.get("captions/templates", 0)
@@ -40,7 +47,7 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
                 "name": "choose captions to learn from",
                 "read": count["captions/read"],
                 "kept": count["captions/selected"],
-                "rest": f"{count['captions/without_class']:,} name no class, "
+                "rest": f"{_composed(count)}{count['captions/without_class']:,} name no class, "
                 f"{count['captions/duplicate']:,} are repeated, "
                 f"{count['captions/not_chosen']:,} more than wanted per image, "
                 f"{capped:,} more than wanted per class{_too_long(count)}; {added:,} "
@@ -60,6 +67,12 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
             }
         )
     return steps
+
+
+def _composed(count: Mapping[str, int]) -> str:
+    """How many of the chosen captions are composed, if there are any."""
+    composed = count.get("captions/composed")
+    return f"{composed:,} of them are composed; " if composed else ""
 
 
 def _too_long(count: Mapping[str, int]) -> str:

@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 import sql
 from tasks import pages
 from tasks.corpus.ingest import CORPUS, REJECTS
+from tasks.corpus.readers import is_composed
 from tasks.errors import InputError
 from tasks.images.coco_instances import read_instances
 from tasks.images.names import Names
@@ -100,12 +101,18 @@ def quality(
     profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
 ) -> Stage:
     """The page on captions and labels, with scores where the profile names true objects."""
-    corpora, labels = [one[1] for one in labelled], [one[2] for one in labelled]
+    # composed captions say nothing of the real ones; alone, they are looked at
+    real = [one for one in labelled if not is_composed(one[1])] or labelled
+    composed = sum(one[1].counts["captions/kept"] for one in labelled if is_composed(one[1]))
+    corpora, labels = [one[1] for one in real], [one[2] for one in real]
     objects = profile.path(profile.objects) if profile.objects else None
 
     def work(out: Path) -> Result:
         shown = true_objects(objects, vocabulary) if objects else None
-        return Result(*write_quality(profile.name, vocabulary, corpora, labels, shown, out))
+        counts, figures = write_quality(
+            profile.name, vocabulary, corpora, labels, shown, out, composed=composed
+        )
+        return Result(counts, figures)
 
     recipe = recipe_of(
         "quality",
@@ -116,7 +123,7 @@ def quality(
             "vocabulary": vocabulary.digest,
             "objects": source_sha256(objects) if objects else "",
         },
-        parameters={"name": profile.name},
+        parameters={"name": profile.name, "composed": composed},
     )
     return run_stage(recipe, work)
 
@@ -171,6 +178,8 @@ def write_quality(
     labels: Sequence[Stage],
     objects: Mapping[str, Sequence[str]] | None,
     out: Path,
+    *,
+    composed: int = 0,
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Write the page of a corpus to `out`, and scores.csv if true objects are given.
 
@@ -181,6 +190,7 @@ def write_quality(
         labels: their label stages, in the same order.
         objects: classes by image id, or None.
         out: an existing folder.
+        composed: captions that were composed besides.
 
     Returns:
         Counts, and precision and recall if there are true objects.
@@ -206,6 +216,7 @@ def write_quality(
         }
         measured = None if objects is None else against_objects(connection, objects)
     counts = _counts(corpora, labels, tables["quality/duplicates"])
+    counts["captions/composed"] = composed
     page = pages.render(
         "quality.html",
         name=name,

@@ -10,6 +10,7 @@ from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
+from tasks.labels.compose import COMPOSED, compose_captions
 from tasks.labels.label import label_captions
 from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile, load_profile
@@ -23,6 +24,12 @@ def choose(profile: Profile) -> tuple[list[Stage], list[Stage], Stage]:
     vocabulary = check_captions(profile)
     corpora = [ingest_captions.fn(*found) for found in caption_files(profile)]
     labels = [label_captions.fn(corpus, vocabulary) for corpus in corpora]
+    for source in profile.sources:
+        if source.form == "composed":
+            made = compose_captions.fn(source, vocabulary, corpora, labels, profile.seed)
+            named = source.model_copy(update={"path": source.source})
+            corpora = [*corpora, ingest_captions.fn(named, made.file(COMPOSED))]
+            labels = [*labels, label_captions.fn(corpora[-1], vocabulary)]
     return corpora, labels, choose_captions.fn(profile, vocabulary, corpora, labels)
 
 
