@@ -6,6 +6,7 @@ Each raises an InputError: one sentence that names the file, line or field.
 from tasks.backbone.loading import check_backbone
 from tasks.corpus.ingest import check_captions as check_file
 from tasks.corpus.sources import caption_files
+from tasks.images.draw import check_protocol
 from tasks.images.image_sets import read_listing
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.profile import Profile
@@ -27,4 +28,6 @@ def check(profile: Profile) -> Vocabulary:
     profile = make_world.fn(profile)
     for image_set in profile.image_sets:
         read_listing(profile, image_set)
-    return check_captions(profile)
+    vocabulary = check_captions(profile)
+    check_protocol(profile, vocabulary)
+    return vocabulary

@@ -7,8 +7,10 @@ from prefect import flow
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.phrases import encode_phrases
+from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
+from tasks.images.narrow import narrow
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile
@@ -39,10 +41,13 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))
     images = {each.name: _encoded(profile, vocabulary, each) for each in profile.image_sets}
+    evaluated = {
+        each.name: narrow(profile, vocabulary, images[each.name][0]) for each in profile.images
+    }
     captions = _Captions(profile, vocabulary, corpora, labels)
     keys: dict[str, Any] = {
         "fitted": {},
-        "listed": {each.name: images[each.name][0].key for each in profile.images},
+        "listed": {name: stage.key for name, stage in evaluated.items()},
         "images": {each.name: images[each.name][1].key for each in profile.images},
         "evaluations": {name: {} for name in profile.run},
     }
@@ -55,11 +60,12 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
             elif profile.learns_from(name, "labelled images") and profile.labelled:
                 run.tag("labels", "learned from the true labels of other images, for scale")
                 listed, encoded = images[profile.labelled.name]
-                lesson = Lesson(listed=listed, images=encoded)
+                drawn = draw_labelled(profile, vocabulary, listed, encoded)
+                lesson = Lesson(listed=drawn, images=encoded)
             fitted = _fitted(profile, vocabulary, name, lesson, run)
             keys["fitted"][name] = fitted.key
             for image_set in profile.images:
-                listed, encoded = images[image_set.name]
+                listed, encoded = evaluated[image_set.name], images[image_set.name][1]
                 run.dataset(image_set.name, listed, "evaluation")
                 found = evaluate(profile, vocabulary, name, image_set, listed, encoded, fitted)
                 run.metrics(track.metrics_of(profile, image_set, found.figures))

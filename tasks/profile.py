@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,7 @@ from tasks.settings import (
     CaptionChoice,
     CaptionSource,
     ImageSet,
+    LabelledSet,
     Name,
     RefreshSettings,
     Settings,
@@ -86,8 +87,13 @@ class Profile(Settings):
     images: list[ImageSet] = Field(
         min_length=1, description="Image sets to evaluate on; the first one's mAP is the headline."
     )
-    labelled: ImageSet | None = Field(
+    labelled: LabelledSet | None = Field(
         None, description="Images with true labels, for methods that learn from such."
+    )
+    novel: Annotated[int, Field(ge=0)] | list[str] = Field(
+        0,
+        description="Classes that are evaluated alone, and whose labels are known on the shots "
+        "alone; a number draws so many (16 of COCO's 80 are LaSO's).",
     )
     seed: int = Field(0, ge=0, description="Seed of contexts, caption order and choice.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if there.")
@@ -122,6 +128,8 @@ class Profile(Settings):
         taught = [name for name in self.run if self.learns_from(name, "labelled images")]
         if taught and self.labelled is None:
             raise ValueError(f"{taught[0]} needs the image set `labelled`, with true labels")
+        if self.labelled and self.labelled.base and not self.novel:
+            raise ValueError("labelled.base means something with novel classes alone; set `novel`")
         return self
 
     def learns_from(self, name: str, source: LearnsFrom) -> bool:
@@ -196,7 +204,9 @@ def load_profile(
         field = ".".join(str(part) for part in first["loc"])
         known = first["type"] != "extra_forbidden"
         told = (_told(first["msg"]) if known else "there is no such setting") + _hint(first)
-        raise InputError(f"{where}: field '{field}': {told}") from None
+        # a rule about several fields names them itself
+        told = f"field '{field}': {told}" if field else told
+        raise InputError(f"{where}: {told}") from None
 
 
 def _told(message: str) -> str:
@@ -207,6 +217,8 @@ def _told(message: str) -> str:
 
 def _hint(error: ErrorDetails) -> str:
     """The nearest name for an unknown field, or the form of a value of the wrong type."""
+    if not error["loc"]:
+        return ""
     *group, last = error["loc"]
     if error["type"] == "extra_forbidden":
         names = _fields_of(group)

@@ -125,6 +125,24 @@ class ImageSet(Settings):
     kappa: float = Field(40.0, gt=0, description="Local softmax's scale on images.")
 
 
+class LabelledSet(ImageSet):
+    """Images with true labels, and how much of them is learned from."""
+
+    shots: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="At least so many images of each class, drawn by seed with all their labels; "
+        "by default all images.",
+    )
+    known: float = Field(
+        1.0, gt=0, le=1, description="Share of the labels that are known, drawn by seed."
+    )
+    base: bool = Field(
+        False,
+        description="With novel classes: the labels of the other classes are known too, on all "
+        "images.",
+    )
+
+
 class RefreshSettings(Settings):
     """When a refresh of the captions starts `tai/full`; by default never."""
 

@@ -164,6 +164,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         images = load_profile("tests/small/small.toml").images[0].model_dump()
         settings: dict[str, Any] = {"run": RUN}
         settings |= {"labelled": images | {"name": "labelled"}, "objects": "instances_demo.json"}
+        settings |= {"labelled.known": 0.8, "novel": ["cat", "dog", "car"]}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
         made = {"source": "made", "form": "composed", "at_least": 90}
         settings |= {"sources": [*load_profile("tests/small/small.toml").values()["sources"], made]}

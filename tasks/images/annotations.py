@@ -5,7 +5,8 @@
   there are none, ../../Annotations/<image>.xml. A class of which an image shows *difficult*
   objects alone is ignored on it: neither right nor wrong, as PASCAL VOC and the papers have it.
 - `nuswide`: ImageList/<Split>Imagelist.txt, with Concepts81.txt and TrainTestLabels/ near it.
-- `folder`: any images, with a CSV (file, class) or, to be tagged only, without.
+- `folder`: any images, with a CSV (file, class), one with a column for each class (1 shown, 0 not
+  shown, anything that says so unknown), or, to be tagged only, without.
 
 Readers look at lists, not at images: a missing or broken image is found, listed and counted by the
 images stage.
@@ -19,7 +20,8 @@ from tasks.errors import InputError
 from tasks.images.coco_instances import read_instances
 from tasks.images.entries import ImageEntry, Listing
 from tasks.images.folders import files_of
-from tasks.images.lists import image_file, read_table
+from tasks.images.lists import image_file, read_header, read_table
+from tasks.images.marks import read_marks
 from tasks.images.nuswide import read_nuswide
 from tasks.images.voc import read_voc
 
@@ -64,10 +66,11 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> Listing
 
 
 def _of_table(table: Path) -> Listing:
+    header = read_header(table, "file")
+    if len(header) > 1 and "class" not in [name.lower() for name in header]:
+        return read_marks(table, header)
     shown: dict[str, dict[str, None]] = {}
     for line, (file, label) in read_table(table, "file", "class"):
-        if not file:
-            raise InputError(f"{table}, line {line}: field 'file' is empty; expected an image")
         # several classes may stand in one cell
         parts = (part.strip() for part in re.split(r"[;|\t\r\n]", label))
         names = shown.setdefault(image_file(f"{table}, line {line}", file), {})

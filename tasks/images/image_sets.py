@@ -84,13 +84,18 @@ def _listed(form: str, lists: Path, folder: Path, changed: int) -> Listing:
     return read_image_set(form, lists, folder)
 
 
-def write_entries(entries: Sequence[ImageEntry], out: Path) -> dict[str, int]:
-    """Write a set's images, in their order, as Parquet; returns counts."""
+def entries_table(entries: Sequence[ImageEntry]) -> pa.Table:
+    """A row per image, in their order."""
     columns = {
         field.name: pa.array([getattr(entry, field.name) for entry in entries], field.type)
         for field in SCHEMA
     }
-    pq.write_table(pa.table(columns, schema=SCHEMA), out / ENTRIES, compression="zstd")
+    return pa.table(columns, schema=SCHEMA)
+
+
+def write_entries(entries: Sequence[ImageEntry], out: Path) -> dict[str, int]:
+    """Write a set's images, in their order, as Parquet; returns counts."""
+    pq.write_table(entries_table(entries), out / ENTRIES, compression="zstd")
     return {
         "images/listed": len(entries),
         "images/without_class": sum(not entry.classes for entry in entries),

@@ -38,7 +38,7 @@ class LabelledImages:
     """Stored features and labels of an image set, memory-mapped: a batch copies its own rows.
 
     Args:
-        entries: the image-set stage's file.
+        entries: the image-set stage's file, or some of its images, as the draw stage leaves them.
         features: the images stage's folder; an image that could not be read is left out.
         classes: labels are columns in their order.
 
@@ -47,8 +47,10 @@ class LabelledImages:
     def __init__(self, entries: Path, features: Path, classes: Sequence[str]) -> None:
         listed = pq.read_table(entries)
         read = {file: row for row, file in enumerate(listed["file"].to_pylist())}
-        rows = [read[file] for file in pq.read_table(features / IMAGES)["file"].to_pylist()]
-        self.labels = label_matrix(listed, classes)[rows]
+        files = pq.read_table(features / IMAGES)["file"].to_pylist()
+        stored = [row for row, file in enumerate(files) if file in read]
+        self._stored = np.array(stored, dtype=np.int64)
+        self.labels = label_matrix(listed, classes)[[read[files[row]] for row in stored]]
         self._shards = list(feature_shards(features))
         sizes = [0, *(len(shard[FEATURES[0]]) for shard in self._shards)]
         self._starts = np.cumsum(sizes)
@@ -58,7 +60,9 @@ class LabelledImages:
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> ImageBatch:
         """See `models.examples.Examples.batch`."""
-        features = ImageFeatures(*(self._rows(name, rows.numpy()) for name in FEATURES))
+        features = ImageFeatures(
+            *(self._rows(name, self._stored[rows.numpy()]) for name in FEATURES)
+        )
         return ImageBatch(features.to(device), self.labels[rows].to(device))
 
     def _rows(self, name: str, rows: npt.NDArray[np.int64]) -> torch.Tensor:

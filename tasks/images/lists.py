@@ -38,22 +38,18 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_table(path: Path, *columns: str) -> list[tuple[int, list[str]]]:
-    """(line, those columns' cells) of each row of a CSV; lines end where csv's rules say."""
-    text = read_bytes(path)
-    try:
-        content = text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
-    csv.field_size_limit(2 * LONGEST_LINE)
-    headers = {one: _header(content, one) for one in DELIMITERS}
-    fitting = [one for one in DELIMITERS if set(columns) <= set(headers[one])]
+    """(line, those columns' cells) of each row of a CSV; lines end where csv's rules say.
+
+    Columns are known by their names in lower case.
+    """
+    content = _content(path)
+    fitting = [one for one in DELIMITERS if set(columns) <= set(_lower(content, one))]
     if not fitting:
         raise InputError(
             f"{path}, line 1: expected the columns {' and '.join(columns)}, there are "
-            f"{', '.join(map(repr, headers[','][:20]))}"
+            f"{', '.join(map(repr, _lower(content, ',')[:20]))}"
         )
-    header = headers[fitting[0]]
+    header = _lower(content, fitting[0])
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=fitting[0], strict=True)
     rows = []
     line = 1
@@ -64,7 +60,7 @@ def read_table(path: Path, *columns: str) -> list[tuple[int, list[str]]]:
             begun, line = line + 1, reader.line_num
             if row and len(row) != len(header):
                 raise InputError(
-                    f"{path}, line {begun}: expected a {' and a '.join(columns)} "
+                    f"{path}, line {begun}: expected a {' and a '.join(columns[:2])} "
                     f"({len(header)} fields), got {len(row)}"
                 )
             if row:
@@ -74,21 +70,46 @@ def read_table(path: Path, *columns: str) -> list[tuple[int, list[str]]]:
     return rows
 
 
+def read_header(path: Path, column: str) -> list[str]:
+    """The names of a CSV's columns, if one is called `column` in any case; else none."""
+    content = _content(path)
+    for delimiter in DELIMITERS:
+        if column in _lower(content, delimiter):
+            return _header(content, delimiter)
+    return []
+
+
+def _content(path: Path) -> str:
+    text = read_bytes(path)
+    csv.field_size_limit(2 * LONGEST_LINE)
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+
+
+def _lower(content: str, delimiter: str) -> list[str]:
+    return [name.lower() for name in _header(content, delimiter)]
+
+
 def _header(content: str, delimiter: str) -> list[str]:
     try:
         first = next(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter), [])
     except csv.Error:
         return []
-    return [cell.strip().lower() for cell in first]
+    return [cell.strip() for cell in first]
 
 
 def image_file(where: str | Path, name: str) -> str:
     """An image's path inside its folder, one way to write each: forward slashes, no `./`.
 
     Raises:
-        InputError: it leaves the folder.
+        InputError: there is none, or it leaves the folder.
 
     """
+    if not name.strip():
+        raise InputError(f"{where}: field 'file' is empty; expected an image")
     plain = name.strip().replace("\\", "/")
     path = PurePosixPath(plain)
     leaves = path.is_absolute() or ".." in path.parts or "\0" in plain

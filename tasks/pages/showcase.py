@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from models.metrics import average_precisions
-from tasks.images.encode import feature_batches
+from tasks.images.encode import IMAGES, feature_batches
 from tasks.pages.heatmaps import heat_map, thumbnail
 
 CARDS: Final = 6
@@ -72,7 +73,7 @@ def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
 
     Args:
         scored: the image set's scores.
-        features: folder of its features, rows in the same order.
+        features: folder of the whole set's features.
         prompts: [C, d] local prompts.
 
     """
@@ -80,7 +81,7 @@ def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
     # three that are understood well and one from the middle: not the cherries alone
     rows = [*several[: MAPPED - 1], *several[len(several) // 2 :][:1]]
     rows = list(dict.fromkeys(rows or scored.understood()[:MAPPED]))
-    dense = _dense_rows(features, rows)
+    dense = _dense_of(features, [scored.table["file"][row].as_py() for row in rows])
     found = []
     for row in rows:
         image = _shown(scored, row, square=True)
@@ -88,7 +89,7 @@ def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
         wrong = [c for c in scored.scores[row].argsort(descending=True).tolist() if c not in true]
         path = scored.folder / image.file
         of_image = [
-            Tag(scored.classes[c], c in true, heat_map(path, dense[row], prompts[c]))
+            Tag(scored.classes[c], c in true, heat_map(path, dense[image.file], prompts[c]))
             for c in [*true[:TRUE_MAPS], wrong[0]]
         ]
         if image.picture and all(tag.picture for tag in of_image):
@@ -111,12 +112,15 @@ def _shown(scored: Scored, row: int, *, square: bool) -> Shown:
     )
 
 
-def _dense_rows(features: Path, rows: Sequence[int]) -> dict[int, torch.Tensor]:
-    """Dense features [N, d] of some rows, one shard in memory at a time."""
-    found: dict[int, torch.Tensor] = {}
+def _dense_of(features: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Dense features [N, d] of some images by file, one shard in memory at a time."""
+    stored = pq.read_table(features / IMAGES)["file"].to_pylist()
+    rows = {stored.index(file): file for file in files}
+    found: dict[str, torch.Tensor] = {}
     start = 0
     for batch in feature_batches(features):
         count = len(batch.dense)
-        found |= {row: batch.dense[row - start] for row in rows if start <= row < start + count}
+        inside = [row for row in rows if start <= row < start + count]
+        found |= {rows[row]: batch.dense[row - start].clone() for row in inside}
         start += count
     return found

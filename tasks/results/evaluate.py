@@ -38,6 +38,7 @@ from tasks.errors import InputError
 from tasks.images.encode import IMAGES, feature_batches
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import label_matrix
+from tasks.images.narrow import EVERY
 from tasks.methods.state import read_state
 from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole
 
@@ -78,8 +79,17 @@ def evaluate(
         def score(features: ImageFeatures) -> Scores:
             return method.score_images(state, features, image_set.kappa)
 
-        entries = listed.file(ENTRIES)
-        return Result(*write_scores(entries, images.folder, score, vocabulary, out))
+        every = listed.file(EVERY)
+        return Result(
+            *write_scores(
+                listed.file(ENTRIES),
+                images.folder,
+                score,
+                vocabulary,
+                out,
+                every if every.is_file() else None,
+            )
+        )
 
     recipe = recipe_of(
         "evaluate",
@@ -101,14 +111,21 @@ def evaluate(
 
 
 def write_scores(
-    entries: Path, images: Path, scorer: Scorer, vocabulary: Vocabulary, out: Path
+    entries: Path,
+    images: Path,
+    scorer: Scorer,
+    vocabulary: Vocabulary,
+    out: Path,
+    every: Path | None = None,
 ) -> tuple[dict[str, int], dict[str, Any]]:
     """Score the images in `entries` by their features in `images`; write scores and metrics.
 
     An image that is missing or broken has no score. The mAP is that over the others, and where
     there is any, `mAP_missing_last` is the mAP with such images ranked last in every class. A class
     of which an image shows but ignored objects (VOC's difficult ones) counts as neither there; the
-    published TaI-DPT figures take it for not shown, which `mAP_ignored_negative` tells.
+    published TaI-DPT figures take it for not shown, which `mAP_ignored_negative` tells. Where
+    `entries` are some of a set's images (those that show a novel class), `every` lists all, and
+    `mAP_all_images` is the mAP on them.
 
     Scores lie in memory-mapped files while they are needed, and are read by blocks of images or of
     classes, so that thousands of classes and hundreds of thousands of images fit.
@@ -125,12 +142,15 @@ def write_scores(
     listed, classes = pq.read_table(entries), vocabulary.classes
     _check_classes(listed, vocabulary)
     # features come in the set's order, without the images that could not be read
-    is_scored = np.isin(
-        listed["file"].to_numpy(), pq.read_table(images / IMAGES)["file"].to_numpy()
-    )
+    stored = pq.read_table(images / IMAGES)["file"].to_numpy()
+    is_scored = np.isin(listed["file"].to_numpy(), stored)
     scored, unscored = listed.filter(pa.array(is_scored)), listed.filter(pa.array(~is_scored))
     with tempfile.TemporaryDirectory(dir=out) as folder:
-        scores = _score(images, scorer, (len(classes), scored.num_rows), Path(folder))
+        whole = _score(images, scorer, (len(classes), len(stored)), Path(folder))
+        is_listed = torch.from_numpy(np.isin(stored, listed["file"].to_numpy()))
+        scores = whole
+        if not is_listed.all():
+            scores = {branch: of_branch[:, is_listed] for branch, of_branch in whole.items()}
         top = _write_rows(scored, scores, classes, out)
         precisions = {branch: _precisions(scores[branch], scored, classes) for branch in scores}
         metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in scores}
@@ -145,6 +165,11 @@ def write_scores(
             if has_ignored:
                 strict = _precisions(of_branch, scored, classes, ignored_is_negative=True)
                 metrics[f"mAP_ignored_negative/{branch}"] = mean_average_precision(strict)
+            if every:
+                table = pq.read_table(every)
+                table = table.filter(pa.array(np.isin(table["file"].to_numpy(), stored)))
+                of_all = _precisions(whole[branch], table, classes)
+                metrics[f"mAP_all_images/{branch}"] = mean_average_precision(of_all)
     metrics |= {f"CF1/top{TOP}": top.per_class, f"OF1/top{TOP}": top.overall}
     per_class = zip(classes, (100 * precisions["merged"]).tolist(), strict=True)
     metrics |= {f"AP/{label}": ap for label, ap in per_class if not math.isnan(ap)}

@@ -8,8 +8,10 @@ from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.phrases import encode_phrases
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
+from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
+from tasks.images.narrow import narrow
 from tasks.labels.compose import COMPOSED, compose_captions
 from tasks.labels.label import label_captions
 from tasks.methods.fit import Lesson, fit_method
@@ -61,11 +63,12 @@ def whole_run(profile: Profile) -> Outcome:
             lesson = Lesson(choice, phrases=phrases) if by_phrase else Lesson(choice, features)
         elif profile.learns_from(name, "labelled images") and profile.labelled:
             listed, images = encoded[profile.labelled.name]
-            lesson = Lesson(listed=listed, images=images)
+            drawn = draw_labelled.fn(profile, vocabulary, listed, images)
+            lesson = Lesson(listed=drawn, images=images)
         fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
-        found = evaluate.fn(
-            profile, vocabulary, name, image_set, *encoded[image_set.name], fitted[name]
-        )
+        listed, images = encoded[image_set.name]
+        shown = narrow.fn(profile, vocabulary, listed)
+        found = evaluate.fn(profile, vocabulary, name, image_set, shown, images, fitted[name])
         evaluations[name] = {image_set.name: found}
     return Outcome(
         corpora=tuple(corpora),
@@ -74,7 +77,7 @@ def whole_run(profile: Profile) -> Outcome:
         features=features,
         phrases=phrases,
         fitted=fitted,
-        listed={image_set.name: encoded[image_set.name][0]},
+        listed={image_set.name: narrow.fn(profile, vocabulary, encoded[image_set.name][0])},
         images={image_set.name: encoded[image_set.name][1]},
         evaluations=evaluations,
     )

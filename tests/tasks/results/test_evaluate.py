@@ -120,3 +120,28 @@ def test_a_set_that_shows_no_class_is_refused(folder: Path) -> None:
     scorer = scorer_of(PROMPTS[:, :1])
     with pytest.raises(InputError, match="no image shows any class of vocabulary 'other'"):
         evaluate.write_scores(folder / "entries.parquet", folder, scorer, other, folder)
+
+
+def test_some_images_of_a_set_are_scored_by_their_own_features(folder: Path) -> None:
+    table = pq.read_table(folder / "entries.parquet")
+    chosen = [row for row in range(ALL) if row % 3]
+    pq.write_table(table.take(pa.array(chosen)), folder / "some.parquet")
+    out = folder / "out"
+    out.mkdir()
+    _, metrics = evaluate.write_scores(
+        folder / "some.parquet",
+        folder,
+        scorer_of(PROMPTS),
+        VOCABULARY,
+        out,
+        folder / "entries.parquet",
+    )
+    kept = [number for number in range(ALL) if number not in LOST]
+    features = ImageFeatures(*(FEATURES[name].float() for name in images.FEATURES))
+    for branch, scores in scorer_of(PROMPTS)(features).items():
+        of_all = mean_average_precision(average_precisions(scores, MARKS[kept]))
+        assert metrics[f"mAP_all_images/{branch}"] == pytest.approx(of_all)
+        places = [place for place, number in enumerate(kept) if number in chosen]
+        labels = MARKS[[kept[place] for place in places]]
+        of_some = mean_average_precision(average_precisions(scores[places], labels))
+        assert metrics[f"mAP/{branch}"] == pytest.approx(of_some)
