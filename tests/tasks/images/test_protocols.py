@@ -199,7 +199,7 @@ def test_what_is_drawn_is_what_methods_see(tmp_path: Path, monkeypatch: pytest.M
     other = draw_labelled.fn(
         small(monkeypatch, tmp_path, labelled__known=0.5, seed=1), vocabulary, listed, images
     )
-    assert other.folder != drawn.folder
+    assert other.key != drawn.key
 
 
 def test_novel_classes_are_evaluated_on_the_images_that_show_one(
