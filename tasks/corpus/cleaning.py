@@ -12,6 +12,7 @@ import html
 import importlib.util
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,8 @@ ODD: Final = r"[^ -~]|&[#0-9A-Za-z]|<[/!A-Za-z]|  |^ | $"
 CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
-TAG: Final = re.compile(r"</?([a-z][a-z0-9]*)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+# with a blank there are attributes, or it is no tag: "a <b and c> d"
+TAG: Final = re.compile(r"</?([a-z][a-z0-9]*)(?:\s[^<>]*=[^<>]*)?\s*/?>", re.IGNORECASE)
 # tags inside a line of text; all others that HTML knows end a word
 INLINE_TAGS: Final = """
 a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd mark nobr q rp rt ruby s samp
@@ -65,6 +67,9 @@ JOINERS: Final = re.compile(r"(?<=[^\x00-\u024f])[\u200c\u200d](?=[^\x00-\u024f]
 KEPT_JOINERS: Final = {"\u200c": "\ufdd0", "\u200d": "\ufdd1"}
 SPLIT_WORD: Final = re.compile(rf"[^\W\d_]+(?:{ZERO_SPACE}+[^\W\d_]+)+")
 ONE_LETTER_WORDS: Final = frozenset("aAiI")
+SHORT: Final = 3
+FREQUENT: Final = 3_000
+ENDINGS: Final = ("s", "es", "d", "ed", "ing", "r", "er", "rs", "ers", "y", "ist", "ists")
 
 
 def cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -142,22 +147,34 @@ def _of_split_word(found: re.Match[str]) -> str:
     """Letters with zero-width spaces: one word, unless each part is one and the whole is not."""
     parts = [part for part in found.group().split(ZERO_SPACE) if part]
     whole = "".join(parts)
-    words = _words()
-    are_words = all(
-        part.lower() in words and (len(part) > 1 or part in ONE_LETTER_WORDS) for part in parts
-    )
-    return " ".join(parts) if are_words and whole.lower() not in words else whole
+    are_words = all(map(_is_word, parts)) and not any(map(_is_word, _stems(whole)))
+    return " ".join(parts) if are_words else whole
+
+
+def _is_word(text: str) -> bool:
+    """True for a word of CLIP's tokenizer; of the short ones, most are parts of words or names."""
+    rank = _words().get(text.lower())
+    if len(text) == 1:
+        return text in ONE_LETTER_WORDS
+    return rank is not None and (len(text) > SHORT or rank < FREQUENT)
+
+
+def _stems(word: str) -> Iterator[str]:
+    """A word, and what may stand before an ending of it: `grazing` may be of graze."""
+    yield word
+    for ending in ENDINGS:
+        stem = word.removesuffix(ending)
+        if 2 < len(stem) < len(word):
+            yield from (stem, f"{stem}e", stem[:-1])
 
 
 @cache
-def _words() -> frozenset[str]:
-    """The words that CLIP's tokenizer has a token for."""
+def _words() -> dict[str, int]:
+    """The words that CLIP's tokenizer has a token for, the most frequent first."""
     spec = importlib.util.find_spec("open_clip")
     folders = list(spec.submodule_search_locations or ()) if spec else []
     merges = gzip.decompress(Path(folders[0], "bpe_simple_vocab_16e6.txt.gz").read_bytes())
     lines = merges.decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
-    tokens = ("".join(line.split()) for line in lines)
-    return frozenset(
-        {token.removesuffix("</w>") for token in tokens if token.endswith("</w>")}
-        | {sign.lower() for sign in ONE_LETTER_WORDS}
-    )
+    tokens = ["".join(line.split()) for line in lines]
+    words = [token.removesuffix("</w>") for token in tokens if token.endswith("</w>")]
+    return {word: rank for rank, word in enumerate(words)}

@@ -1,19 +1,13 @@
-"""CSV, TSV and their kin: every physical line is the header, blank, or part of one record.
+"""CSV, TSV and their kin: every physical line is the header, blank, or part of one record."""
 
-A quote that is opened and not closed costs the line that it stands in: a record has at most
-MOST_LINES lines, and those of a runaway quote look like records themselves. Reading goes on behind
-the first of them.
-"""
-
-import csv
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
 
 import pyarrow as pa
 
-from tasks.corpus.dialects import Dialect, dialect_of
+from tasks.corpus.csv_rows import Dialect, Row, rows_of
+from tasks.corpus.dialects import dialect_of
 from tasks.corpus.json_records import row_record
 from tasks.corpus.records import (
     Block,
@@ -26,24 +20,7 @@ from tasks.corpus.records import (
     tidy,
     whole_records,
 )
-from tasks.corpus.text_files import LONGEST_LINE, kept_ends, opened
-
-MOST_LINES: Final = 64
-# as many lines of a record that could each be one are no accident
-FEWEST_LIKE_RECORDS: Final = 3
-
-
-class Row(NamedTuple):
-    """A record's first line, how many it has, its fields or what is wrong with it."""
-
-    position: int
-    lines: int
-    fields: list[str]
-    problem: str | None = None
-
-
-class _Halt(Exception):  # noqa: N818
-    """A record has too many lines, or meets one that is too long."""
+from tasks.corpus.text_files import kept_ends, opened
 
 
 def read_csv(path: Path, columns: Columns) -> Iterator[Block]:
@@ -89,76 +66,6 @@ def _line_blocks(path: Path, columns: Columns) -> Iterator[tuple[list[str], bool
         for block in kept_ends(file):
             yield [line.decode("utf-8", "surrogateescape") for line in block], False
     yield [], True
-
-
-def rows_of(
-    lines: Sequence[str], dialect: Dialect, first: int, ends: bool
-) -> tuple[list[Row], int]:
-    """The rows of some lines, and how many lines they take: all, but a record that may go on.
-
-    Args:
-        lines: with their ends.
-        dialect: how they are written.
-        first: number of the first line.
-        ends: True if the file ends behind them.
-
-    """
-    rows: list[Row] = []
-    at = 0
-    while at < len(lines):
-        done, problem = _some_rows(lines, at, first, dialect, rows)
-        at = done
-        if problem is None:
-            continue
-        if problem == "open" and not ends and len(lines) - at < MOST_LINES:
-            return rows, at
-        rows.append(_broken(lines[at], first + at, problem, dialect))
-        at += 1
-    return rows, len(lines)
-
-
-def _some_rows(
-    lines: Sequence[str], at: int, first: int, dialect: Dialect, rows: list[Row]
-) -> tuple[int, str | None]:
-    """Rows from line `at` on, up to one that is broken: where that begins, and why."""
-    begun = fed = at
-
-    def feed() -> Iterator[str]:
-        nonlocal fed
-        while fed < len(lines):
-            if fed - begun >= MOST_LINES or len(lines[fed]) >= LONGEST_LINE:
-                raise _Halt
-            fed += 1
-            yield lines[fed - 1]
-
-    try:
-        for fields in dialect.reader(feed()):
-            if fed - begun > FEWEST_LIKE_RECORDS and _runs_away(lines[begun:fed], dialect):
-                return begun, "unclosed_quote"
-            rows.append(Row(first + begun, fed - begun, fields))
-            begun = fed
-    except _Halt:
-        return begun, "line_too_long" if fed == begun else "unclosed_quote"
-    except csv.Error as error:
-        if "unexpected end" in str(error):
-            return begun, "open"
-        return begun, "broken_quotes" if fed - begun == 1 else "unclosed_quote"
-    return begun, None
-
-
-def _runs_away(lines: Sequence[str], dialect: Dialect) -> bool:
-    """True if each line of a record could be one by itself."""
-    width = len(dialect.header)
-    return width > 1 and all(line.count(dialect.delimiter) == width - 1 for line in lines)
-
-
-def _broken(line: str, position: int, problem: str, dialect: Dialect) -> Row:
-    """A line whose quotes are not as they should; a whole one is taken as it stands."""
-    if problem == "broken_quotes":
-        fields = dialect.literal(line)
-        if len(fields) == len(dialect.header):
-            return Row(position, 1, fields)
-    return Row(position, 1, [], "unclosed_quote" if problem == "open" else problem)
 
 
 def _row_columns(

@@ -1,51 +1,29 @@
 """How a table of text is written: what the profile says, what its header tells, DuckDB's sniffer.
 
 The columns that are wanted stand in the header: a delimiter under which they do is the right one.
-The sniffer says whether quotation marks quote or are just characters, as in CC3M's captions.
+Whether quotation marks quote, or are just characters as in CC3M's captions, is told by the lines
+that have some, or else by the sniffer.
 """
 
 import csv
+import re
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 
+from tasks.corpus.csv_rows import Dialect, rows_of
 from tasks.corpus.parquet_tables import check_columns
 from tasks.corpus.records import Columns
-from tasks.corpus.text_files import LONGEST_LINE, opened
+from tasks.corpus.text_files import opened
 from tasks.errors import InputError
 
 SAMPLE: Final = 1 << 18
 USUAL: Final = (",", "\t", ";", "|")
 SEPARATOR_LINE: Final = ("sep=", '"sep=')
 SNIFF: Final = "select Delimiter, Quote from sniff_csv($1, all_varchar = true)"
-# a long field is judged by its caption's length, not here
-csv.field_size_limit(2 * LONGEST_LINE)
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How rows are written, and the columns."""
-
-    delimiter: str
-    quote: str | None
-    """None: quotation marks are just characters."""
-    header: tuple[str, ...]
-    header_lines: int
-    """How many lines there are before the first row, blank ones aside."""
-
-    def reader(self, lines: Iterable[str]) -> Any:
-        """The standard library's reader of rows."""
-        if self.quote is None:
-            return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE)
-        return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote, strict=True)
-
-    def literal(self, line: str) -> list[str]:
-        """One line's fields if quotation marks were just characters."""
-        return next(csv.reader([line], delimiter=self.delimiter, quoting=csv.QUOTE_NONE), [])
 
 
 def dialect_of(path: Path, columns: Columns) -> Dialect:
@@ -75,8 +53,10 @@ def dialect_of(path: Path, columns: Columns) -> Dialect:
     header = _fields(first, delimiter, columns)
     hint = "; if the file has no header, set header = false" if columns.header else ""
     check_columns(path, header, columns, hint)
-    quote = _quote(columns.quote, text, delimiter)
-    return Dialect(delimiter, quote, tuple(header), before + columns.header)
+    dialect = Dialect(delimiter, '"', tuple(header), before + columns.header)
+    if columns.quote is not None:
+        return replace(dialect, quote=columns.quote or None)
+    return dialect if _quotes_quote(text, dialect) else replace(dialect, quote=None)
 
 
 def _delimiter(first: str, text: str, path: Path, columns: Columns) -> str:
@@ -123,12 +103,36 @@ def _sniffed(text: str, delimiter: str | None) -> tuple[str | None, bool]:
     return (found[0] if found[0] in USUAL else None), found[1] == '"'
 
 
-def _quote(stated: str | None, text: str, delimiter: str) -> str | None:
-    if stated is not None:
-        return stated or None
-    # without a quotation mark in sight: tab-separated values have none by their definition
-    quotes = _sniffed(text, delimiter)[1] if '"' in text else delimiter != "\t"
-    return '"' if quotes else None
+def _quotes_quote(text: str, dialect: Dialect) -> bool:
+    """Whether quotation marks are no part of what they stand around.
+
+    A field that they wrap speaks for it; a line that has some elsewhere, and is whole if they are
+    just characters, against it.
+    """
+    if '"' not in text:
+        # tab-separated values have none by their definition
+        return dialect.delimiter != "\t"
+    lines = text.splitlines(keepends=True)
+    width, delimiter = len(dialect.header), dialect.delimiter
+    literally = sum(
+        '"' in line and line.count(delimiter) == width - 1 and not _wrapped(line, delimiter)
+        for line in lines
+    )
+    rows, _ = rows_of(lines, dialect, 1, ends=True)
+    quoted = 0
+    for row in rows:
+        written = "".join(lines[row.position - 1 : row.position - 1 + row.lines])
+        if len(row.fields) == width and _wrapped(written, delimiter):
+            quoted += row.lines
+    if quoted != literally:
+        return quoted > literally
+    return _sniffed(text, delimiter)[1]
+
+
+def _wrapped(record: str, delimiter: str) -> bool:
+    """True if a field begins with a quotation mark, and one that ends a field follows it."""
+    sign = re.escape(delimiter)
+    return bool(re.search(rf'(?:^|{sign})"(?:[^"]|"")*"(?:{sign}|\r?\n?$)', record))
 
 
 def _by_name(path: Path) -> str:

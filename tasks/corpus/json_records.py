@@ -99,9 +99,10 @@ def is_array(path: Path) -> bool:
         start = file.read(1 << 16).lstrip()
     if not start.startswith(b"["):
         return False
+    first, _, rest = start.partition(b"\n")
     try:
-        # a line that is an array of its own is no file that is one
-        return not isinstance(orjson.loads(start.splitlines()[0]), list) or b"{" in start[:64]
+        # a line that is an array, and more behind it, is no file that is one
+        return isinstance(orjson.loads(first), list) and not rest.strip()
     except orjson.JSONDecodeError:
         return True
 

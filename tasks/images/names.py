@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from tasks.corpus.cleaning import clean
 from tasks.images.entries import ImageEntry
 from tasks.labels.synonyms import tokenise
 from tasks.labels.vocabulary import Vocabulary
@@ -56,8 +57,6 @@ class Names:
         ]
 
     def _matched(self, entry: ImageEntry) -> ImageEntry:
-        if all(name in self._classes for name in (*entry.classes, *entry.ignored)):
-            return entry
         classes = self._all(entry.classes)
         ignored = [name for name in self._all(entry.ignored) if name not in classes]
         return replace(entry, classes=tuple(classes), ignored=tuple(ignored))
@@ -71,17 +70,18 @@ class Names:
             known = self._classes[name] = self._found(name)
         return known
 
-    def _found(self, name: str) -> tuple[str, ...]:
+    def _found(self, written: str) -> tuple[str, ...]:
+        name = clean(written)
         classes = self._words.get(tokenise(name), ())
         if not classes and re.search("[,/]", name):
             # several in a cell, or a name and other names of the same
             parts = [self._words.get(tokenise(part), ()) for part in re.split("[,/]", name)]
             classes = tuple(dict.fromkeys(label for part in parts for label in part))
         if classes:
-            self.taken[name] = classes
+            self.taken[written] = classes
             return classes
-        self.foreign.append(name)
-        return (name,)
+        self.foreign.append(written)
+        return (written,)
 
     def _like(self, name: str) -> str | None:
         written = {" ".join(words): classes[0] for words, classes in self._words.items()}

@@ -16,6 +16,7 @@ from typing import Any, Final
 import duckdb
 
 import sql
+from tasks.corpus.cleaning import clean
 from tasks.errors import InputError
 from tasks.labels.synonyms import MAX_CHARACTERS, MAX_TOKENS, is_of_synonym, tokenise
 from tasks.labels.vocabulary import Vocabulary, forms_of
@@ -116,6 +117,7 @@ def draft(classes: Sequence[str]) -> Draft:
 
 def spoken(name: str) -> str:
     """A class name as captions may have it: no brackets with what is in them, no signs."""
+    name = clean(name)
     bare = re.sub(r"\([^()]*\)|\[[^\[\]]*\]", " ", name)
     bare = bare if tokenise(bare) else name
     bare = bare.replace("_", " ").replace("&", " and ")

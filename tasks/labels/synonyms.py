@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tasks.corpus.cleaning import clean
 from tasks.errors import InputError
 
 MAX_BYTES: Final = 4 * 2**20
@@ -132,6 +133,8 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
                     f"{path}, line {line}: {len(row)} fields; expected {len(header)} as in line 1"
                 )
             label, synonym = (unicodedata.normalize("NFC", row[i].strip()) for i in at)
+            # as captions are, so that full width or a soft hyphen is no other word
+            synonym = clean(synonym)
             first_line = seen.setdefault((label, synonym), line)
             if first_line != line:
                 raise InputError(

@@ -64,6 +64,12 @@ def test_what_was_taken_and_what_is_foreign_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_every_image_is_matched() -> None:
+    entries = [ImageEntry(str(number), f"{number}.jpg", ("Dog", "unicorn")) for number in range(3)]
+    found = Names(COCO).match(entries)
+    assert [entry.classes for entry in found] == [("dog", "unicorn")] * 3
+
+
 def test_a_class_that_is_shown_is_not_ignored() -> None:
     entry = ImageEntry("1", "1.jpg", ("Dog",), ("dog", "CAT"))
     assert Names(COCO).match([entry]) == [ImageEntry("1", "1.jpg", ("dog",), ("cat",))]
