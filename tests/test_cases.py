@@ -82,7 +82,7 @@ def test_tables(tmp_path: Path) -> None:
     stated = Columns("1", header=False)
     _, kept, _ = ingested(folder / "noheader.tsv", "table", tmp_path, stated)
     assert texts(kept) == ["a dog on a mat", "a cat"]
-    with pytest.raises(InputError, match="none of 4 .*its fields: 'id', 'caption'"):
+    with pytest.raises(InputError, match=r"none of 4 .*its fields: 'id', 'caption'"):
         check_file(folder / "wrong_column.jsonl", "table", Columns("text"))
     _, kept, _ = ingested(folder / "list.parquet", "table", tmp_path, Columns("TEXT"))
     assert texts(kept) == ["a dog", "a puppy", "a cat"]
