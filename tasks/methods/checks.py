@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from models.backbone import Backbone, ImageFeatures
 from models.captions import encode_captions
 from models.examples import CaptionBatch, ImageBatch, PhraseBatch
-from models.method import Method, Setup, State, TrainedSettings
+from models.method import Learner, Method, Setup, State, TrainedSettings
 from models.prompts import class_embeddings
 from models.scoring import PackedTokens
 from tasks.methods.state import read_state, write_state
@@ -196,8 +196,8 @@ def gradients_are_finite(method: type[Method]) -> None:
     """The loss is a finite scalar, and every parameter has a finite fp32 gradient."""
     if not method.is_trained():
         return
-    learner = _small(method).learner(_setup())
     examples = _examples(method)
+    learner = _prepared(method, _setup(), examples)
     loss = learner.loss(examples.batch(torch.arange(len(examples)), CPU), _setup().generator)
     assert loss.ndim == 0, "the loss is a scalar"
     assert loss.isfinite(), "the loss is not finite"
@@ -327,8 +327,16 @@ def _fit(method: type[Method], setup: Setup, examples: Any, folder: Path | None 
 
 def _untrained(method: type[Method], setup: Setup, examples: Any) -> State:
     """The state before the first step of training, or that of a fit in closed form."""
-    chosen = _small(method)
-    return chosen.learner(setup).state() if method.is_trained() else chosen.fit(setup, examples)
+    if method.is_trained():
+        return _prepared(method, setup, examples).state()
+    return _small(method).fit(setup, examples)
+
+
+def _prepared(method: type[Method], setup: Setup, examples: Any) -> Learner:
+    """A learner that has looked at its examples, as the trainer has it before the first step."""
+    learner = _small(method).learner(setup)
+    learner.prepare(examples, torch.arange(len(examples)), CPU)
+    return learner
 
 
 def _examples(method: type[Method]) -> Any:

@@ -124,3 +124,19 @@ def test_learning_rate_is_the_public_schedulers_epoch_by_epoch(epochs: int) -> N
         cosine.step()
     rates = [learning_rate(epoch, epochs=epochs, base=0.1) for epoch in range(epochs)]
     assert rates == pytest.approx(expected)
+
+
+def test_an_unknown_label_adds_nothing_to_a_loss() -> None:
+    generator = torch.Generator().manual_seed(4)
+    scores = torch.randn(6, 5, generator=generator).double()
+    labels = torch.rand(6, 5, generator=generator) < 0.4
+    known = torch.rand(6, 5, generator=generator) < 0.6
+    ranked, asl = 0.0, 0.0
+    for row in range(6):
+        here = known[row]
+        shown = labels[row][here]
+        ranked += float(ranking_loss(scores[row][here][None], shown[None], scale=1.0))
+        asl += float(asymmetric_loss(scores[row][here][None], shown[None]))
+    shown = labels & known
+    assert float(ranking_loss(scores, shown, scale=1.0, known=known)) == pytest.approx(ranked / 6)
+    assert float(asymmetric_loss(scores, shown, known=known)) == pytest.approx(asl / 6)
