@@ -1,28 +1,21 @@
 """Runs side by side: settings that differ, metrics with intervals, classes that gain and lose."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
 
 import pyarrow.parquet as pq
 import torch
-from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from models.metrics import bootstrap_maps, interval
 from tasks.errors import InputError
 from tasks.images.labelled import label_matrix
-from tasks.profile import Profile, load_profile
+from tasks.profile import Profile
 from tasks.results import track
 from tasks.results.evaluate import SCORES, ap_rows, classes_told, scores_of
 from tasks.results.outcome import found_again
+from tasks.results.runs import find_runs, logged
 from tasks.workspace import Stage
-
-LISTED: Final = 10
 
 
 @dataclass(frozen=True)
@@ -72,15 +65,7 @@ def find_candidates(names: Sequence[str]) -> list[Candidate]:
         InputError: a name fits no run or several; the message lists the latest runs.
 
     """
-    client = MlflowClient(track.tracking_uri())
-    experiment = client.get_experiment_by_name(track.EXPERIMENT)
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
-    whole = [
-        run
-        for run in found
-        if MLFLOW_PARENT_RUN_ID not in run.data.tags and run.info.status == "FINISHED"
-    ]
-    return [_candidate(client, _find(whole, name)) for name in names]
+    return [_candidate(run) for run in find_runs(names)]
 
 
 def verdicts(candidates: Sequence[Candidate]) -> list[Verdict]:
@@ -108,32 +93,8 @@ def moved(images: str, candidates: Sequence[Candidate]) -> list[tuple[str, float
     return sorted(rows, key=lambda row: -row[3])
 
 
-def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
-    head, _, back = name.partition("~")
-    if head == "latest" and (back or "0").isdigit() and int(back or 0) < len(runs):
-        return runs[int(back or 0)]
-    fitting = [run for run in runs if name == run.info.run_name or run.info.run_id.startswith(name)]
-    if len(fitting) == 1:
-        return fitting[0]
-    latest = "".join(
-        f"\n  {run.info.run_id[:8]}  {run.info.run_name}  "
-        f"mAP {run.data.metrics.get('mAP/merged', float('nan')):.2f}"
-        f" over {classes_told(run.data.metrics) or 'its'} classes"
-        for run in runs[:LISTED]
-    )
-    many = "several runs" if fitting else "no finished run"
-    raise InputError(
-        f"run {name!r} fits {many}; expected an id, its first characters, a name, latest or "
-        f"latest~1; the latest runs are:{latest or ' none'}"
-    )
-
-
-def _candidate(client: MlflowClient, run: MlflowRun) -> Candidate:
-    try:
-        profile = load_profile(_json(client, run, "config.json"))
-        keys, table = _json(client, run, track.STAGES), _json(client, run, track.AP_TABLE)
-    except (MlflowException, OSError, KeyError, ValueError) as error:
-        raise InputError(f"run {run.info.run_id[:8]}: its files cannot be read: {error}") from error
+def _candidate(run: MlflowRun) -> Candidate:
+    profile, (keys, table) = logged(run, track.STAGES, track.AP_TABLE)
     precisions: dict[str, dict[str, float]] = {}
     for values in table["data"]:
         row = dict(zip(table["columns"], values, strict=True))
@@ -148,11 +109,6 @@ def _candidate(client: MlflowClient, run: MlflowRun) -> Candidate:
     return Candidate(
         run.info.run_id, name, profile, dict(run.data.metrics), evaluations, precisions
     )
-
-
-def _json(client: MlflowClient, run: MlflowRun, name: str) -> Any:
-    path = client.download_artifacts(run.info.run_id, name)
-    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def _verdict(images: str, candidates: Sequence[Candidate]) -> Verdict:

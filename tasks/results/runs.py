@@ -1,0 +1,79 @@
+"""Finished runs of `tai` in MLflow: found by what people call them, and what was logged of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from tasks.errors import InputError
+from tasks.profile import Profile, load_profile
+from tasks.results import track
+from tasks.results.evaluate import classes_told
+
+LISTED: Final = 10
+REVIEWED: Final = "reviewed"
+"""Tag of runs that hold what a person's marks say of something else."""
+
+
+def find_runs(names: Sequence[str]) -> list[MlflowRun]:
+    """Finished runs by id, start of an id, name, `latest`, or `latest~1` (the one before).
+
+    Raises:
+        InputError: a name fits no run or several; the message lists the latest runs.
+
+    """
+    client = MlflowClient(track.tracking_uri())
+    experiment = client.get_experiment_by_name(track.EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    whole = [run for run in found if run.info.status == "FINISHED" and _is_of_tai(run)]
+    return [_find(whole, name) for name in names]
+
+
+def logged(run: MlflowRun, *names: str) -> tuple[Profile, list[Any]]:
+    """The profile of a run, and the contents of JSON files that it logged.
+
+    Raises:
+        InputError: they cannot be read.
+
+    """
+    client = MlflowClient(track.tracking_uri())
+    try:
+        profile = load_profile(_json(client, run, "config.json"))
+        return profile, [_json(client, run, name) for name in names]
+    except (MlflowException, OSError, KeyError, ValueError) as error:
+        raise InputError(f"run {run.info.run_id[:8]}: its files cannot be read: {error}") from error
+
+
+def _is_of_tai(run: MlflowRun) -> bool:
+    """Not one method's part of a run, nor a review."""
+    return not {MLFLOW_PARENT_RUN_ID, REVIEWED} & set(run.data.tags)
+
+
+def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
+    head, _, back = name.partition("~")
+    if head == "latest" and (back or "0").isdigit() and int(back or 0) < len(runs):
+        return runs[int(back or 0)]
+    fitting = [run for run in runs if name == run.info.run_name or run.info.run_id.startswith(name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    latest = "".join(
+        f"\n  {run.info.run_id[:8]}  {run.info.run_name}  "
+        f"mAP {run.data.metrics.get('mAP/merged', float('nan')):.2f}"
+        f" over {classes_told(run.data.metrics) or 'its'} classes"
+        for run in runs[:LISTED]
+    )
+    many = "several runs" if fitting else "no finished run"
+    raise InputError(
+        f"run {name!r} fits {many}; expected an id, its first characters, a name, latest or "
+        f"latest~1; the latest runs are:{latest or ' none'}"
+    )
+
+
+def _json(client: MlflowClient, run: MlflowRun, name: str) -> Any:
+    path = client.download_artifacts(run.info.run_id, name)
+    return json.loads(Path(path).read_text(encoding="utf-8"))
