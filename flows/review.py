@@ -1,0 +1,152 @@
+"""The command `review`: a page to check some tags by hand, and what the marks on it say of all."""
+
+import argparse
+import csv
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact
+from rich.console import Console
+from rich.table import Table
+
+from tasks.errors import InputError
+from tasks.pages.review import PAGE
+from tasks.pages.review import review as draw_review
+from tasks.results import marked, track
+from tasks.results.review import read_marks, tagged_of_run
+from tasks.results.runs import REVIEWED
+from tasks.results.thresholds import THRESHOLDS
+from tasks.serving.reviewed import write_reviewed
+
+COUNT = 60
+SHOWN = 40
+
+
+@flow(name="review")
+def review(
+    reviewed: str = "latest", images: str | None = None, count: int = COUNT, seed: int = 0
+) -> str:
+    """Draw images of a run or of a tagged folder, and make a page to check their tags on.
+
+    Args:
+        reviewed: a run (its id, name, `latest`), or a folder that `flows.predict` wrote.
+        images: the run's image set; by default the first.
+        count: images to draw.
+        seed: another seed draws others.
+
+    Returns:
+        Path of the page.
+
+    """
+    if count < 2:
+        raise InputError(f"count {count}: expected at least two images")
+    found = tagged_of_run(reviewed, images)
+    page = draw_review(found, count, seed).file(PAGE)
+    create_link_artifact(key="review", link=page.as_uri(), link_text=f"Check {found.name}")
+    return str(page)
+
+
+@flow(name="marks")
+def marks(path: str) -> dict[str, Any]:
+    """Take in marks: precision and recall of all images, moved thresholds, logged to MLflow.
+
+    Args:
+        path: the CSV that the page of a review saved.
+
+    Returns:
+        `stage`, the folder of the results, and `model`, what `flows.predict` takes.
+
+    """
+    marked_review, _, _ = read_marks(Path(path))
+    card = marked_review.card
+    found = marked.marked(Path(path))
+    model = write_reviewed(card["model"], found.file(THRESHOLDS)) if card["model"] else None
+    with track.run(f"review {card['name']}", card["run"]) as run:
+        run.tag(REVIEWED, marked_review.key)
+        run.metrics({name: of for name, of in found.figures.items() if name != "seconds"})
+        for name in (marked.SHARES, marked.MARKS, THRESHOLDS):
+            run.artifact(found.file(name))
+    return {"stage": str(found.folder), "model": model and str(model), "card": card}
+
+
+def _print(path: Path, result: dict[str, Any]) -> None:
+    folder, card = Path(result["stage"]), result["card"]
+    console = Console()
+    with (folder / marked.SHARES).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = Table("", "precision", "95 %", "recall", "95 %", "marks", title="percent")
+    pairs = list(zip(rows[::2], rows[1::2], strict=True))
+    told = [pair for pair in pairs if any(row["percent"] for row in pair)]
+    for precision, recall in told[:SHOWN]:
+        cells = [cell for row in (precision, recall) for cell in _cells(row)]
+        shown.add_row(
+            precision["of"], *cells, str(max(int(precision["marks"]), int(recall["marks"])))
+        )
+    console.print(shown)
+    console.print(
+        f"of {card['images']:,} images, by a sample; all rows: {folder / marked.SHARES}\n"
+        f"thresholds moved by the marks: {folder / THRESHOLDS}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if result["model"]:
+        use = shlex.join(
+            ["python", "-m", "flows.predict", card["folder"], "--model", result["model"]]
+        )
+        console.print(f"tag by them: {use}", soft_wrap=True, markup=False)
+    console.print(
+        "learn from the marks, in a profile:\n"
+        f'[labelled]\nname = "marked"\nform = "folder"\nannotations = "{path.absolute()}"\n'
+        f'folder = "{card["folder"]}"',
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
+
+
+def _cells(row: dict[str, str]) -> list[str]:
+    return [row["percent"], f"{row['low']} to {row['high']}" if row["percent"] else ""]
+
+
+def main() -> None:
+    """`python -m flows.review RUN-OR-FOLDER`, then `--marks marks.csv`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.review",
+        description="A page to check some tags by hand; then, from the marks saved there, "
+        "precision and recall of all tags, and better thresholds.",
+    )
+    parser.add_argument(
+        "reviewed",
+        nargs="?",
+        metavar="RUN-OR-FOLDER",
+        help="a run (MLflow id or its first characters, name, latest, latest~1), or a folder that "
+        "flows.predict wrote (default: latest)",
+    )
+    parser.add_argument("--marks", type=Path, help="the CSV that the page saved")
+    parser.add_argument("--images", help="image set of the run (default: the first)")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"images (default: {COUNT})")
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other images")
+    arguments = parser.parse_args()
+    if arguments.marks and arguments.reviewed:
+        parser.error("expected a run or folder to review, or --marks, which name theirs")
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    try:
+        if arguments.marks:
+            # before Prefect starts a server, so that bad input is one sentence within seconds
+            read_marks(arguments.marks)
+            _print(arguments.marks, marks(str(arguments.marks)))
+            return
+        name = arguments.reviewed or "latest"
+        tagged_of_run(name, arguments.images)
+        page = review(name, arguments.images, arguments.count, arguments.seed)
+    except InputError as error:
+        sys.exit(f"error: {error}")
+    sys.stdout.write(f"check by hand: {page}\nthen: python -m flows.review --marks marks.csv\n")
+
+
+if __name__ == "__main__":
+    main()

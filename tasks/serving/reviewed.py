@@ -1,0 +1,26 @@
+"""A tagger with thresholds that a review has moved."""
+
+import json
+import shutil
+from pathlib import Path
+
+from tasks.methods.state import CARD
+from tasks.serving.registry import tagger_folder
+from tasks.workspace import write_whole
+
+
+def write_reviewed(model: str, thresholds: Path) -> Path:
+    """Copy a model's tagger beside a file of thresholds by class, and give it those.
+
+    Returns:
+        The folder, as `flows.predict --model` takes it.
+
+    """
+    source, out = tagger_folder(model), thresholds.parent.with_suffix(".tagger")
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(source, out)
+    card = json.loads((out / CARD).read_text(encoding="utf-8"))
+    by_class = json.loads(thresholds.read_text(encoding="utf-8"))
+    card["thresholds"] = [by_class[label] for label in card["classes"]]
+    write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    return out
