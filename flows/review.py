@@ -12,6 +12,7 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tasks.errors import InputError
 from tasks.pages.review import PAGE
@@ -83,9 +84,8 @@ def _print(path: Path, result: dict[str, Any]) -> None:
     told = [pair for pair in pairs if any(row["percent"] for row in pair)]
     for precision, recall in told[:SHOWN]:
         cells = [cell for row in (precision, recall) for cell in _cells(row)]
-        shown.add_row(
-            precision["of"], *cells, str(max(int(precision["marks"]), int(recall["marks"])))
-        )
+        marks_of = max(int(row["marks"]) for row in (precision, recall))
+        shown.add_row(Text(precision["of"]), *cells, str(marks_of))
     console.print(shown)
     console.print(
         f"of {card['images']:,} images, by a sample; all rows: {folder / marked.SHARES}\n"

@@ -51,6 +51,38 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    def press(self, key: str, code: int | None = None) -> None:
+        """Press and let go a key, by its DOM name; `code` is that of a key without a character."""
+        text = {} if len(key) > 1 else {"text": key}
+        codes = {} if code is None else {"windowsVirtualKeyCode": code, "code": key}
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, **text, **codes)
+
+    def type(self, text: str) -> None:
+        """Put text where the cursor is."""
+        self._call("Input.insertText", text=text)
+
+    def click(self, selector: str) -> None:
+        """Click the middle of an element, as a mouse would."""
+        place = self.ask(
+            f"(() => {{const e = document.querySelector({json.dumps(selector)});"
+            "e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
+            "return [r.x + r.width / 2, r.y + r.height / 2]})()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                x=place[0],
+                y=place[1],
+                button="left",
+                clickCount=1,
+            )
+
+    def keep_downloads(self, folder: Path) -> None:
+        """Save what pages offer for download in a folder."""
+        self._call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def screenshot(self) -> bytes:
         """PNG of the whole page."""
         shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)

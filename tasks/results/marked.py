@@ -84,8 +84,7 @@ def _table(found: Findings) -> str:
     writer.writerow(HEADER)
     for of, share, estimate in _shares(found):
         values: dict[str, Any] = asdict(estimate) if estimate else {}
-        numbers = [
-            f"{100 * values[name]:.2f}" if values else "" for name in ("value", "low", "high")
-        ]
+        bounds = ("value", "low", "high")
+        numbers = [f"{100 * values[name]:.2f}" if values else "" for name in bounds]
         writer.writerow([of, share, *numbers, values.get("marks", 0)])
     return file.getvalue()

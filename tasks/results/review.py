@@ -181,7 +181,13 @@ def write_sample(found: Tagged, sample: Sample, out: Path) -> None:
         }
     )
     pq.write_table(table, out / SAMPLE)
-    card = {
+    card = card_of(found, sample)
+    write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def card_of(found: Tagged, sample: Sample) -> dict[str, Any]:
+    """What the review is of."""
+    return {
         "name": found.name,
         "folder": str(found.folder),
         "images": len(found.files),
@@ -192,7 +198,6 @@ def write_sample(found: Tagged, sample: Sample, out: Path) -> None:
         "run": found.run_id,
         "model": found.model,
     }
-    write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_review(key: str) -> Review:
@@ -205,16 +210,14 @@ def read_review(key: str) -> Review:
     stage = find_stage("review", key)
     card = json.loads(stage.file(CARD).read_text(encoding="utf-8"))
     table = pq.read_table(stage.file(SAMPLE)).to_pydict()
-    sample = Sample(
-        *(torch.tensor(table[name]) for name in ("row", "stratum")), torch.tensor(card["sizes"])
-    )
+    rows, strata = (torch.tensor(table[name]) for name in ("row", "stratum"))
     return Review(
         key,
         card,
         table["file"],
         torch.tensor(table["scores"], dtype=torch.float64),
         torch.tensor(table["given"]).bool(),
-        sample,
+        Sample(rows, strata, torch.tensor(card["sizes"])),
     )
 
 
@@ -230,9 +233,7 @@ def read_marks(path: Path) -> tuple[Review, torch.Tensor, torch.Tensor]:
         raise InputError(f"{path}: no mark; look at some images and save again")
     key = rows[0][1][0]
     if not (key.isalnum() and key.isascii()):
-        raise InputError(
-            f"{path}, line {rows[0][0]}: field 'review': {key[:40]!r} is no review's key"
-        )
+        raise InputError(f"{path}, line {rows[0][0]}: {key[:40]!r} is no review's key")
     review = read_review(key)
     # a CSV's cells lose their outer blanks
     places = {file.strip(): place for place, file in enumerate(review.files)}
