@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from models.decisions import moved_thresholds
+from models.moved import moved_thresholds
 from models.metrics import top_decisions
 from models.survey import Estimate, Sample, draw_sample, ratio
 from tasks.errors import InputError

@@ -2,7 +2,7 @@
 
 import torch
 
-from models.decisions import moved_thresholds
+from models.moved import moved_thresholds
 from models.metrics import f1_scores
 
 CLASSES = 12
