@@ -61,7 +61,7 @@ def main() -> None:
         )
         moved = findings(review, torch.arange(len(sample.rows)), marks).moved
         after.append(f1_scores(found.scores.double() > moved, truth).overall)
-    result = {
+    result: dict[str, object] = {
         "markings": MARKINGS,
         "images": IMAGES,
         "of": len(found.files),
@@ -72,8 +72,8 @@ def main() -> None:
         "OF1 before": round(before, 2),
         "OF1 after": round(sum(after) / len(after), 2),
     }
-    for field, value in result.items():
-        print(f"{field:14} {value}")
+    for field, told in result.items():
+        print(f"{field:14} {told}")
     print(json.dumps(result))
 
 

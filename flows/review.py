@@ -24,7 +24,7 @@ from tasks.results.thresholds import THRESHOLDS
 from tasks.serving.reviewed import write_reviewed
 
 COUNT = 60
-SHOWN = 40
+SHOWN = 12
 
 
 @flow(name="review")
@@ -71,7 +71,12 @@ def marks(path: str) -> dict[str, Any]:
         run.metrics({name: of for name, of in found.figures.items() if name != "seconds"})
         for name in (marked.SHARES, marked.MARKS, THRESHOLDS):
             run.artifact(found.file(name))
-    return {"stage": str(found.folder), "model": model and str(model), "card": card}
+    return {
+        "stage": str(found.folder),
+        "model": model and str(model),
+        "card": card,
+        "marked": found.counts["images/marked"],
+    }
 
 
 def _print(path: Path, result: dict[str, Any]) -> None:
@@ -79,16 +84,17 @@ def _print(path: Path, result: dict[str, Any]) -> None:
     console = Console()
     with (folder / marked.SHARES).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    shown = Table("", "precision", "95 %", "recall", "95 %", "marks", title="percent")
+    shown = Table("", "precision", "recall", "marks", title="percent, with 95 % intervals")
     pairs = list(zip(rows[::2], rows[1::2], strict=True))
-    told = [pair for pair in pairs if any(row["percent"] for row in pair)]
-    for precision, recall in told[:SHOWN]:
-        cells = [cell for row in (precision, recall) for cell in _cells(row)]
-        marks_of = max(int(row["marks"]) for row in (precision, recall))
-        shown.add_row(Text(precision["of"]), *cells, str(marks_of))
+    # a handful of marks tells next to nothing of a class: those with most come first
+    classes = sorted(pairs[2:], key=_marks, reverse=True)
+    for pair in [*pairs[:2], *classes[:SHOWN]]:
+        if _marks(pair):
+            shown.add_row(Text(pair[0]["of"]), *map(_cell, pair), str(_marks(pair)))
     console.print(shown)
     console.print(
-        f"of {card['images']:,} images, by a sample; all rows: {folder / marked.SHARES}\n"
+        f"of all {card['images']:,} images, by {result['marked']} of them; "
+        f"every class: {folder / marked.SHARES}\n"
         f"thresholds moved by the marks: {folder / THRESHOLDS}",
         soft_wrap=True,
         markup=False,
@@ -108,8 +114,15 @@ def _print(path: Path, result: dict[str, Any]) -> None:
     )
 
 
-def _cells(row: dict[str, str]) -> list[str]:
-    return [row["percent"], f"{row['low']} to {row['high']}" if row["percent"] else ""]
+def _marks(pair: tuple[dict[str, str], ...]) -> int:
+    return max(int(row["marks"]) for row in pair)
+
+
+def _cell(row: dict[str, str]) -> str:
+    if not row["percent"]:
+        return ""
+    value, low, high = (round(float(row[name])) for name in ("percent", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def main() -> None:

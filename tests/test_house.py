@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from flows.doors import check
@@ -19,9 +20,14 @@ from tasks.catalogue import catalogue
 from tasks.labels.refresh import publish_refresh
 from tasks.pages.quality import quality
 from tasks.pages.report import report
+from tasks.pages.review import review
 from tasks.profile import load_profile
+from tasks.results.evaluate import SCORES, ap_rows, scores_of
+from tasks.results.marked import marked
+from tasks.results.review import SAMPLE, Tagged, tagged
 from tasks.results.thresholds import choose_thresholds
 from tasks.serving.predict import tag_folder
+from tasks.workspace import Stage
 from tasks.world.files import make_world
 from tests.tasks.road import whole_run
 
@@ -184,11 +190,34 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
             publish_refresh.fn(profile, vocabulary, labelled)
             fitted = str(outcome.fitted["tai-dpt"].folder)
             tag_folder.fn("tests/small/images", fitted, 2, str(home / "tags"))
+            (scored,) = outcome.evaluations["tai-dpt"].values()
+            marked.fn(write_marks(home, review.fn(_tagged(scored), 4, 0)))
         finally:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]
     yield found
     found.working.clear()
+
+
+def _tagged(scored: Stage) -> Tagged:
+    return tagged(
+        name="small",
+        folder=ROOT / "tests" / "small" / "images",
+        files=pq.read_table(scored.file(SCORES))["file"].to_pylist(),
+        classes=tuple(row["class"] for row in ap_rows(scored)),
+        scores=scores_of(scored),
+        thresholds=None,
+        run_id=None,
+        model=None,
+    )
+
+
+def write_marks(home: Path, drawn: Stage) -> Path:
+    """A file in which no image of a review shows anything."""
+    files = pq.read_table(drawn.file(SAMPLE))["file"].to_pylist()
+    lines = ["review,file,class,mark", *(f"{drawn.folder.name},{file},," for file in files)]
+    (home / "marks.csv").write_text("\n".join(lines))
+    return home / "marks.csv"
 
 
 def stages_in_code() -> set[str]:

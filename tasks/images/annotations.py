@@ -5,26 +5,9 @@
   there are none, ../../Annotations/<image>.xml. A class of which an image shows *difficult*
   objects alone is ignored on it: neither right nor wrong, as PASCAL VOC and the papers have it.
 - `nuswide`: ImageList/<Split>Imagelist.txt, with Concepts81.txt and TrainTestLabels/ near it.
-    header = read_header(table, "file")
-    names = [name.lower() for name in header]
-    if len(header) > 1 and "class" not in names:
-        return read_marks(table, header)
-    columns = ("file", "class", "mark") if "mark" in names else ("file", "class")
-    shown: dict[str, dict[str, str]] = {}
-    for line, (file, label, *marks) in read_table(table, *columns):
-        where, mark = f"{table}, line {line}", marks[0] if marks else ""
-        if mark not in ("", "1", "0", "?"):
-            raise InputError(f"{where}: field 'mark': expected 1, 0 or ?, got {mark[:20]!r}")
-        # several classes may stand in one cell, where each has no mark of its own
-        parts = [label] if marks else re.split(r"[;|\t\r\n]", label)
-        classes = shown.setdefault(image_file(where, file), {})
-        classes.update({part.strip(): mark or "1" for part in parts if part.strip()})
-    return Listing(
-        [
-            ImageEntry(file, file, *(tuple(c for c in of if of[c] == mark) for mark in ("1", "?")))
-            for file, of in shown.items()
-        ]
-    )
+- `folder`: any images, with a CSV (file, class; where it has a column mark, as reviews save it, 1
+  is shown, 0 not shown, ? unknown), one with a column for each class (1 shown, 0 not
+  shown, anything that says so unknown), or, to be tagged only, without.
 
 Readers look at lists, not at images: a missing or broken image is found, listed and counted by the
 images stage.
@@ -84,36 +67,26 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> Listing
 
 
 def _of_table(table: Path) -> Listing:
-<<<<<<< HEAD
     header = read_header(table, "file")
-    if len(header) > 1 and "class" not in [name.lower() for name in header]:
+    names = [name.lower() for name in header]
+    if len(header) > 1 and "class" not in names:
         return read_marks(table, header)
-    shown: dict[str, dict[str, None]] = {}
-    for line, (file, label) in read_table(table, "file", "class"):
-        # several classes may stand in one cell
-        parts = (part.strip() for part in re.split(r"[;|\t\r\n]", label))
-        names = shown.setdefault(image_file(f"{table}, line {line}", file), {})
-        names.update(dict.fromkeys(part for part in parts if part))
-    return Listing([ImageEntry(file, file, tuple(names)) for file, names in shown.items()])
-=======
+    columns = ("file", "class", "mark") if "mark" in names else ("file", "class")
     shown: dict[str, dict[str, str]] = {}
-    for line, (file, label, mark) in read_table(table, "file", "class", optional=("mark",)):
-        where = f"{table}, line {line}"
-        if not file:
-            raise InputError(f"{where}: field 'file' is empty; expected an image")
+    for line, (file, label, *marks) in read_table(table, *columns):
+        where, mark = f"{table}, line {line}", marks[0] if marks else ""
         if mark not in ("", "1", "0", "?"):
             raise InputError(f"{where}: field 'mark': expected 1, 0 or ?, got {mark[:20]!r}")
         # several classes may stand in one cell, where each has no mark of its own
-        parts = [label] if mark else re.split(r"[;|\t\r\n]", label)
-        names = shown.setdefault(image_file(where, file), {})
-        names.update({part.strip(): mark or "1" for part in parts if part.strip()})
+        parts = [label] if marks else re.split(r"[;|\t\r\n]", label)
+        classes = shown.setdefault(image_file(where, file), {})
+        classes.update({part.strip(): mark or "1" for part in parts if part.strip()})
     return Listing(
         [
-            ImageEntry(file, file, *(tuple(n for n in names if names[n] == m) for m in ("1", "?")))
-            for file, names in shown.items()
+            ImageEntry(file, file, *(tuple(c for c in of if of[c] == mark) for mark in ("1", "?")))
+            for file, of in shown.items()
         ]
     )
->>>>>>> 65a069f (Review: WIP)
 
 
 def _of_folder(folder: Path) -> Listing:

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from models.moved import moved_thresholds
 from models.metrics import top_decisions
+from models.moved import moved_thresholds
 from models.survey import Estimate, Sample, draw_sample, ratio
 from tasks.errors import InputError
 from tasks.images.lists import read_table

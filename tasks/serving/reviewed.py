@@ -6,17 +6,17 @@ from pathlib import Path
 
 from tasks.methods.state import CARD
 from tasks.serving.registry import tagger_folder
-from tasks.workspace import write_whole
+from tasks.workspace import home, write_whole
 
 
 def write_reviewed(model: str, thresholds: Path) -> Path:
-    """Copy a model's tagger beside a file of thresholds by class, and give it those.
+    """Copy a model's tagger, and give it the thresholds by class of a marks stage's file.
 
     Returns:
         The folder, as `flows.predict --model` takes it.
 
     """
-    source, out = tagger_folder(model), thresholds.parent.with_suffix(".tagger")
+    source, out = tagger_folder(model), home() / "reviewed" / thresholds.parent.name
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(source, out)
     card = json.loads((out / CARD).read_text(encoding="utf-8"))

@@ -2,8 +2,8 @@
 
 import torch
 
-from models.moved import moved_thresholds
 from models.metrics import f1_scores
+from models.moved import moved_thresholds
 
 CLASSES = 12
 
