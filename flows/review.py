@@ -59,7 +59,8 @@ def marks(path: str) -> dict[str, Any]:
         path: the CSV that the page of a review saved.
 
     Returns:
-        `stage`, the folder of the results, and `model`, what `flows.predict` takes.
+        `stage`, the folder of the results; `model`, what `flows.predict` takes, with the moved
+        thresholds; `card`, what was reviewed; `marked`, how many images.
 
     """
     marked_review, _, _ = read_marks(Path(path))

@@ -128,7 +128,7 @@ def ratio(sample: Sample, parts: Tensor, wholes: Tensor) -> Estimate | None:
     # images are what was drawn: where nothing varies, each is worth one mark
     worth = images / unseen
     if variance > 0 and 0 < value < 1:
-        freedom = max(1, images - len(sample.strata[is_in].unique()))
+        freedom = max(1, images - 1)
         shrunk = (_quantile(max(1, marks - 1)) / _quantile(freedom)) ** 2
         worth = min(value * (1 - value) / variance * min(1.0, shrunk), marks / unseen)
     return Estimate(value, *_clopper_pearson(value, worth), marks)
