@@ -67,9 +67,9 @@ def test_prompts_and_gradients_are_the_plain_ones(
 def test_what_all_prompts_share_is_encoded_once() -> None:
     # of [SOS, v1 … v4, dining, table | room, ., EOT] three tokens a class are left
     learner = PromptLearner(BACKBONE, ["dining table", "dining room"], contexts=4)
-    assert learner._layout == Layout(prefix=6, groups=((2, 3),))
+    assert learner._all.layout == Layout(prefix=6, groups=((2, 3),))
     own = PromptLearner(BACKBONE, ["dog", "dining table"], contexts=4, class_specific=True)
-    assert own._layout == Layout(prefix=1, groups=((1, 7), (1, 8)))
+    assert own._all.layout == Layout(prefix=1, groups=((1, 7), (1, 8)))
 
 
 def test_only_the_contexts_are_learned_and_seeded() -> None:
