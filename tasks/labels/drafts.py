@@ -24,6 +24,11 @@ from tasks.labels.vocabulary import Vocabulary, forms_of
 LARGEST: Final = 1 << 20
 MOST_CLASSES: Final = 10_000
 NEIGHBOURS_OF: Final = "quality/neighbours"
+COUNTS_OF: Final = "quality/synonyms"
+WORDNET_IS_MISSING: Final = (
+    "names alone: no WordNet data here; for its synonyms run `python -m nltk.downloader wordnet`, "
+    "then this again"
+)
 
 
 @dataclass(frozen=True)
@@ -166,4 +171,17 @@ def neighbours(
             connection.read_parquet([str(file) for file in files]).create_view(view)
         for label, *rest in connection.execute(sql.query(NEIGHBOURS_OF)).fetchall():
             found[label].append((rest[0], rest[1], rest[2]))
+    return found
+
+
+def synonym_counts(vocabulary: Vocabulary, labels: Sequence[Path]) -> dict[str, dict[str, int]]:
+    """Captions that each synonym names its class in, most first; 0 for those that name none."""
+    found: dict[str, dict[str, int]] = {label: {} for label in vocabulary.classes}
+    with duckdb.connect() as connection:
+        connection.read_parquet([str(file) for file in labels]).create_view("labels")
+        for label, synonym, captions in connection.execute(sql.query(COUNTS_OF)).fetchall():
+            found[label][synonym] = captions
+    for form in vocabulary.forms.select(["class_indices", "synonym"]).to_pylist():
+        for index in form["class_indices"]:
+            found[vocabulary.classes[index]].setdefault(form["synonym"], 0)
     return found

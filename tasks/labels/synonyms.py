@@ -116,7 +116,7 @@ def tokenise(text: str) -> tuple[str, ...]:
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
     """(line, class, synonym) of each row of the file, checked for what needs no parsing."""
-    reader = csv.reader(io.StringIO(_read(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = next(reader, [])
         for field in ("class", "synonym"):
@@ -146,7 +146,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
         raise InputError(f"{path}, line {reader.line_num}: broken CSV: {error}") from error
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Text of the file, its size and encoding checked."""
     try:
         with path.open("rb") as file:

@@ -22,12 +22,16 @@ from prefect.cache_policies import NO_CACHE
 
 import sql
 from tasks import pages
+from tasks.backbone.loading import identity_of
 from tasks.corpus.ingest import CORPUS, REJECTS
 from tasks.corpus.readers import is_composed
 from tasks.errors import InputError
 from tasks.images.coco_instances import read_instances
 from tasks.images.names import Names
+from tasks.labels.alike import tower_of
+from tasks.labels.drafts import synonym_counts
 from tasks.labels.label import LABELS
+from tasks.labels.missed import Alike, missed_words
 from tasks.pages import pictures
 from tasks.workspace import (
     Result,
@@ -56,6 +60,7 @@ SCORES: Final = "scores.csv"
 LARGEST_CHART: Final = 80
 LARGEST_MATRIX: Final = 36
 EXAMPLES: Final = 10
+MISSED_SHOWN: Final = 25
 LONGEST: Final = 300
 
 
@@ -106,11 +111,12 @@ def quality(
     composed = sum(one[1].counts["captions/kept"] for one in labelled if is_composed(one[1]))
     corpora, labels = [one[1] for one in real], [one[2] for one in real]
     objects = profile.path(profile.objects) if profile.objects else None
+    tower = tower_of(profile)
 
     def work(out: Path) -> Result:
         shown = true_objects(objects, vocabulary) if objects else None
         counts, figures = write_quality(
-            profile.name, vocabulary, corpora, labels, shown, out, composed=composed
+            profile.name, vocabulary, corpora, labels, shown, out, tower, composed=composed
         )
         return Result(counts, figures)
 
@@ -122,6 +128,7 @@ def quality(
             "labels": digests_of(labels),
             "vocabulary": vocabulary.digest,
             "objects": source_sha256(objects) if objects else "",
+            "tower": identity_of(profile) if tower else "",
         },
         parameters={"name": profile.name, "composed": composed},
     )
@@ -178,6 +185,7 @@ def write_quality(
     labels: Sequence[Stage],
     objects: Mapping[str, Sequence[str]] | None,
     out: Path,
+    tower: Alike | None = None,
     *,
     composed: int = 0,
 ) -> tuple[dict[str, int], dict[str, float]]:
@@ -190,6 +198,7 @@ def write_quality(
         labels: their label stages, in the same order.
         objects: classes by image id, or None.
         out: an existing folder.
+        tower: what the text tower makes of missed words, where it can be loaded.
         composed: captions that were composed besides.
 
     Returns:
@@ -215,6 +224,8 @@ def write_quality(
             if query != "quality/against_objects"
         }
         measured = None if objects is None else against_objects(connection, objects)
+    files = [stage.file(LABELS) for stage in labels]
+    missed = missed_words(vocabulary, [stage.file(CORPUS) for stage in corpora], files, tower)
     counts = _counts(corpora, labels, tables["quality/duplicates"])
     counts["captions/composed"] = composed
     page = pages.render(
@@ -231,6 +242,9 @@ def write_quality(
             (reason, records, (example or "")[:LONGEST])
             for reason, records, example in tables["quality/rejects"]
         ],
+        synonyms=_by_class(synonym_counts(vocabulary, files)),
+        missed=missed[:MISSED_SHOWN],
+        has_tower=tower is not None,
         silent=[label for label in classes if not _named(labels).get(label)],
     )
     write_whole(out / PAGE, page)
@@ -258,6 +272,12 @@ def _named(labels: Sequence[Stage]) -> dict[str, int]:
         for label, count in stage.figures["classes"].items():
             named[label] = named.get(label, 0) + count
     return named
+
+
+def _by_class(counts: Mapping[str, Mapping[str, int]]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Each class with its synonyms and their captions, the most frequent class first."""
+    ordered = sorted(counts, key=lambda label: -sum(counts[label].values()))
+    return [(label, list(counts[label].items())) for label in ordered]
 
 
 def _table(measured: Measured) -> list[dict[str, Any]]:
