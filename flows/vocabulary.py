@@ -166,7 +166,14 @@ def _missed_table(missed: Sequence[Missed]) -> Table:
         right = name in ("", "captions", "of no class")
         table.add_column(name, justify="right" if right else "left")
     for number, one in enumerate(missed[:MISSED_SHOWN], start=1):
-        row = (str(number), one.text, f"{one.captions:,}", f"{one.silent:,}", one.label, one.reason)
+        row = (
+            str(number),
+            one.text,
+            f"{one.captions:,}",
+            f"{one.silent:,}",
+            one.label or "?",
+            one.reason,
+        )
         table.add_row(*map(Text, row))
     return table
 

@@ -27,23 +27,23 @@ def chosen_rows(asked: Iterable[str], missed: Sequence[Missed]) -> list[Row]:
         missed: that table.
 
     Raises:
-        InputError: a row or words that the table has not, and no class beside them.
+        InputError: a row or words that the table has not, or has no class for, and none is given.
 
     """
     rows: list[Row] = []
     by_words = {tokenise(text): one for one in missed for text in one.spellings}
     for text in asked:
-        words, equals, label = (part.strip() for part in text.partition("="))
+        words, _, label = (part.strip() for part in text.partition("="))
         found = by_words.get(tokenise(words))
         if words.isdecimal() and 1 <= int(words) <= len(missed):
             found = missed[int(words) - 1]
-        if found is None and not (label and words):
+        if not words or not (label or (found and found.label)):
             raise InputError(
                 f"--accept {text}: expected the number or the words of one of the {len(missed)} "
-                "rows of the table, or words=class"
+                "rows of the table that have a class, or words=class"
             )
         spellings = _apart(found.spellings) if found else [words]
-        rows += [(label if equals or not found else found.label, one) for one in spellings]
+        rows += [(label or (found.label if found else ""), one) for one in spellings]
     return list(dict.fromkeys(rows))
 
 

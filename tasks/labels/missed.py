@@ -35,6 +35,8 @@ FEWEST: Final = 3
 """Captions that must have a run of words; in large corpora one in 5,000."""
 SURE: Final = 1.5
 """Power of what speaks for a run, against its frequency: 1 ranks by the captions to be won."""
+LEAST: Final = 0.02
+"""What speaks for a run if nothing does: then frequency and silence decide."""
 SHORTEST_MISSPELT: Final = 5
 SHORTEST_PART: Final = 4
 Alike = Callable[[Sequence[str], Sequence[str]], Sequence[Sequence[float]]]
@@ -54,7 +56,7 @@ class Missed:
     silent: int
     """Captions of these that name no class at all."""
     label: str
-    """The class that it belongs to most likely."""
+    """The class that it belongs to most likely; empty if nothing speaks for any."""
     likelihood: float
     """How much speaks for that class, 0 to 1."""
     reason: str
@@ -130,7 +132,8 @@ def _candidates(
     words = [word for word, _ in rows("words")]
     stems = {word: _stem(word) for word in words}
     spelt = {stem: word for word, stem in reversed(stems.items())}
-    connection.register("stems", pa.table({"word": words, "stem": list(stems.values())}))
+    columns = [pa.array(words, pa.string()), pa.array(stems.values(), pa.string())]
+    connection.register("stems", pa.table(columns, ["word", "stem"]))
     rows("grams")
     looked_at, silent = rows("shares")[0]
     rows("candidates", least=max(FEWEST, looked_at // 5000), most=MOST_CANDIDATES)
@@ -199,13 +202,13 @@ def _judge(
     silence = one.silent / (one.silent + one.captions * silent_share) if one.silent else 0.0
     is_silent = one.silent / one.captions > max(0.5, silent_share)
     other = "its captions seldom name a class" if is_silent else "frequent, and no class took it"
-    worth = one.captions * (best * one.place * max(0.05, silence)) ** SURE
+    worth = one.captions * (max(best, LEAST) * one.place * max(0.05, silence)) ** SURE
     return Missed(
         text,
         one.spellings,
         one.captions,
         one.silent,
-        vocabulary.classes[label],
+        vocabulary.classes[label] if best >= LEAST else "",
         best,
         "; ".join(reasons) or other,
         worth,

@@ -224,8 +224,9 @@ def write_quality(
             if query != "quality/against_objects"
         }
         measured = None if objects is None else against_objects(connection, objects)
-    files = [stage.file(LABELS) for stage in labels]
-    missed = missed_words(vocabulary, [stage.file(CORPUS) for stage in corpora], files, tower)
+    texts = [stage.file(CORPUS) for stage in corpora]
+    found = [stage.file(LABELS) for stage in labels]
+    missed = missed_words(vocabulary, texts, found, tower)
     counts = _counts(corpora, labels, tables["quality/duplicates"])
     counts["captions/composed"] = composed
     page = pages.render(
@@ -242,7 +243,7 @@ def write_quality(
             (reason, records, (example or "")[:LONGEST])
             for reason, records, example in tables["quality/rejects"]
         ],
-        synonyms=_by_class(synonym_counts(vocabulary, files)),
+        synonyms=_by_class(synonym_counts(vocabulary, found)),
         missed=missed[:MISSED_SHOWN],
         has_tower=tower is not None,
         silent=[label for label in classes if not _named(labels).get(label)],
