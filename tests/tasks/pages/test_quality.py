@@ -16,7 +16,8 @@ from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.errors import InputError
 from tasks.labels.label import label_captions
-from tasks.pages.quality import against_objects, quality, total
+from tasks.pages.objects import against_objects, total
+from tasks.pages.quality import quality
 from tasks.profile import load_profile
 
 ROOT = Path(__file__).parents[3]
