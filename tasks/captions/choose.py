@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
     from tasks.profile import Profile
 
+SHOWN: Final = 100
+
 
 @task(name="choose", cache_policy=NO_CACHE)
 def choose_captions(
@@ -46,10 +49,7 @@ def choose_captions(
             seed=profile.seed,
         )
         if not counts["captions/selected"]:
-            raise InputError(
-                f"no caption names any class of vocabulary '{vocabulary.name}'; add synonyms to "
-                "it, or captions that use them"
-            )
+            raise InputError(_nothing_chosen(vocabulary, corpora, counts["captions/read"]))
         backbone = load(profile).backbone
         captions, too_long = within_reach(captions, backbone)
         counts |= too_long
@@ -96,6 +96,16 @@ def choose_captions(
         },
     )
     return run_stage(recipe, work)
+
+
+def _nothing_chosen(vocabulary: Vocabulary, corpora: Sequence[Stage], read: int) -> str:
+    """One sentence on captions that name no class, with the first of them."""
+    first = next(pq.ParquetFile(corpora[0].file(CORPUS)).iter_batches(1, columns=["text"]))
+    text = str(first["text"][0].as_py())[:SHOWN]
+    return (
+        f"no caption names any class of vocabulary '{vocabulary.name}', of {read:,} (the first: "
+        f"{text!r}); add synonyms to it, or captions that use them"
+    )
 
 
 def templates_in(choice: Stage) -> int:

@@ -3,8 +3,8 @@
 First as CLIP's own tokenizer does it (ftfy, HTML entities twice, white space), so that it finds
 nothing left to do. Then further, so that what looks the same is the same: HTML tags, compatibility
 forms (full width, ligatures, mathematical letters), signs that cannot be seen, dashes, apostrophes,
-and accents in one code point with their letter. Plain texts, most by far, are found by one pattern
-and stay as they are.
+and accents in one code point with their letter. Plain texts, most by far, are found by their
+bytes and stay as they are.
 """
 
 import gzip
@@ -15,16 +15,18 @@ import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import ftfy
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 LONGEST: Final = 40_000
-# what a plain text has none of
-ODD: Final = r"[^ -~]|&[#0-9A-Za-z]|<[/!A-Za-z]|  |^ | $"
+BLANK: Final = ord(" ")
+# printable ASCII goes on so far behind the blank
+PRINTABLE: Final = ord("~") - BLANK
 CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -72,14 +74,48 @@ FREQUENT: Final = 3_000
 ENDINGS: Final = ("s", "es", "d", "ed", "ing", "r", "er", "rs", "ers", "y", "ist", "ists")
 
 
-def cleaned(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+class Cleaned(NamedTuple):
+    """A column of texts."""
+
+    texts: pa.Array
+    is_plain: pa.Array
+    """True for printable ASCII."""
+
+
+def cleaned(texts: pa.ChunkedArray) -> Cleaned:
     """Texts as `clean` gives them; nulls stay."""
-    odd = pc.fill_null(pc.match_substring_regex(texts, ODD), False)
-    places = np.flatnonzero(odd.to_numpy())
-    if not len(places):
-        return texts
-    found = [clean(text) for text in texts.take(pa.array(places)).to_pylist()]
-    return pc.replace_with_mask(texts.combine_chunks(), odd.combine_chunks(), pa.array(found))
+    column = texts.combine_chunks()
+    odd = _odd_rows(column)
+    is_plain = np.ones(len(column), dtype=bool)
+    if len(odd):
+        found = [None if text is None else clean(text) for text in column.take(odd).to_pylist()]
+        is_plain[odd] = [
+            text is not None and text.isascii() and text.isprintable() for text in found
+        ]
+        is_odd = np.zeros(len(column), dtype=bool)
+        is_odd[odd] = True
+        values = pa.array(found, pa.string())
+        column = pc.replace_with_mask(column, pa.array(is_odd), values)
+    return Cleaned(column, pa.array(is_plain))
+
+
+def _odd_rows(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Rows that may not stay as they are: any but ASCII with single blanks between, `&`, `<`."""
+    _, starts, data = column.buffers()
+    offsets = np.frombuffer(starts, np.int32)[column.offset : column.offset + len(column) + 1]
+    if data is None or not len(column):
+        return np.arange(len(column))
+    signs = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+    bounds = offsets - offsets[0]
+    is_blank = signs == BLANK
+    is_odd = (signs - np.uint8(BLANK)) > PRINTABLE
+    is_odd |= (signs == ord("&")) | (signs == ord("<"))
+    is_odd[1:] |= is_blank[1:] & is_blank[:-1]
+    rows = np.searchsorted(bounds, np.flatnonzero(is_odd), side="right") - 1
+    filled = np.flatnonzero(np.diff(bounds))
+    at_edge = is_blank[bounds[filled]] | is_blank[bounds[filled + 1] - 1]
+    empty = np.flatnonzero(np.diff(bounds) == 0)
+    return np.unique(np.concatenate([rows, filled[at_edge], empty]))
 
 
 def clean(text: str) -> str:

@@ -22,7 +22,6 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -261,8 +260,8 @@ def _judge(
         def write(batch: Sequence[Block]) -> None:
             records = pa.concat_tables(block.records for block in batch)
             place = records.schema.get_field_index("text")
-            records = records.set_column(place, "text", cleaned(records["text"]))
-            is_plain = pc.ascii_is_printable(records["text"])
+            texts, is_plain = cleaned(records["text"])
+            records = records.set_column(place, "text", texts)
             connection.register("records", records.append_column("is_plain", is_plain))
             connection.execute(sql.query("corpus/judged"), {**values, "longest": LONGEST_CAPTION})
             run_checks(connection, CHECKS_OF_BATCH)

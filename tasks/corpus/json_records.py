@@ -138,13 +138,13 @@ def _lines(path: Path, columns: ByColumn, record: ByRecord) -> Iterator[Block]:
     """The records of JSON lines; blank lines are none."""
     by_column, by_line = partial(_line_columns, columns), partial(_line_records, record)
     for first, lines in line_blocks(path):
-        blank = sum(not line.strip() for line in lines)
+        filled = sum(map(bool, map(bytes.strip, lines)))
         yield Block(
             range(first, first + len(lines)),
             partial(make_records, first, lines, by_column, by_line),
             partial(_line_start, lines, first),
             sum(map(len, lines)),
-            lines=Lines(len(lines), 0, blank, sum(bool(line.strip()) for line in lines)),
+            lines=Lines(len(lines), 0, len(lines) - filled, filled),
         )
 
 

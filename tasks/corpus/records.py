@@ -210,7 +210,10 @@ def tidy(found: pa.Array | None) -> pa.Array | None:
     """Ids that are texts as `id_of` writes them; None if one is blank or too long."""
     if found is None or not len(found):
         return found
-    if pc.any(pc.match_substring_regex(found, UNTIDY)).as_py():
+    data = found.buffers()[2]
+    # letters and digits alone, as most ids are, need no second look
+    is_simple = data is not None and data.to_pybytes().isalnum()
+    if not is_simple and pc.any(pc.match_substring_regex(found, UNTIDY)).as_py():
         trimmed = pc.utf8_trim_whitespace(found)
         found = pc.replace_substring_regex(trimmed, WHOLE_FLOAT, r"\1")
     lengths = pc.min_max(pc.binary_length(found)).as_py()

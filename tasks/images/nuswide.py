@@ -2,9 +2,12 @@
 
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import numpy.typing as npt
+
 from tasks.errors import InputError
 from tasks.images.entries import ImageEntry, Listing
-from tasks.images.lists import image_file, read_lines
+from tasks.images.lists import image_file, read_bytes, read_lines
 
 
 def read_nuswide(image_list: Path) -> Listing:
@@ -20,9 +23,8 @@ def read_nuswide(image_list: Path) -> Listing:
         if not concept:
             continue
         path = labels / image_file(concepts, f"Labels_{concept}_{split}.txt")
-        for of_image, mark in zip(shown, _marks(path, image_list, len(images)), strict=True):
-            if mark:
-                of_image.append(concept)
+        for row in np.flatnonzero(_marks(path, image_list, len(images))):
+            shown[row].append(concept)
     return Listing(
         [
             ImageEntry(PurePosixPath(file).with_suffix("").as_posix(), file, tuple(of_image))
@@ -31,8 +33,15 @@ def read_nuswide(image_list: Path) -> Listing:
     )
 
 
-def _marks(path: Path, image_list: Path, images: int) -> list[bool]:
+def _marks(path: Path, image_list: Path, images: int) -> npt.NDArray[np.bool_]:
     """A concept's marks, one per image."""
+    content = read_bytes(path)
+    written = content.split()
+    signs = b"".join(written)
+    # hundreds of thousands of lines, as they should be
+    if images == len(written) == len(signs) == len(content.splitlines()) and not signs.strip(b"01"):
+        shown: npt.NDArray[np.bool_] = np.frombuffer(signs, np.uint8) == ord("1")
+        return shown
     marks = []
     for number, line in enumerate(read_lines(path), start=1):
         mark = line.strip()
@@ -45,7 +54,7 @@ def _marks(path: Path, image_list: Path, images: int) -> list[bool]:
             f"{path}: expected {images} lines of 0 or 1, one per image of {image_list.name}, got "
             f"{len(marks)}"
         )
-    return marks
+    return np.array(marks)
 
 
 def _nearest(root: Path, name: str, folder: str) -> Path:

@@ -53,8 +53,9 @@ def test_the_tower_finds_nothing_left_to_clean(text: str) -> None:
     found = clean(text)
     assert clean(found) == found
     assert as_the_tower_reads(found) == found
-    (by_column,) = cleaned(pa.chunked_array([[text]])).to_pylist()
-    assert by_column == found
+    column = cleaned(pa.chunked_array([["plain"], [text, None, " x"]]))
+    assert column.texts.to_pylist() == ["plain", found, None, "x"]
+    assert column.is_plain.to_pylist()[1] == (found.isascii() and found.isprintable())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,10 @@ def test_what_becomes_of_odd_signs(text: str, expected: str) -> None:
 
 def test_a_column_keeps_its_nulls_and_its_plain_texts() -> None:
     texts = pa.chunked_array([["plain", None, "a\u00ad"], ["<3", " x "]])
-    assert cleaned(texts).to_pylist() == ["plain", None, "a", "<3", "x"]
+    assert cleaned(texts).texts.to_pylist() == ["plain", None, "a", "<3", "x"]
+    assert cleaned(texts.slice(2, 2)).texts.to_pylist() == ["a", "<3"]
+    assert cleaned(texts.slice(1, 1)).texts.to_pylist() == [None]
+    assert cleaned(texts.slice(0, 0)).texts.to_pylist() == []
 
 
 def put_in(sign: str) -> Change:
@@ -158,7 +162,7 @@ CHANGES: dict[str, Change] = {
 def classes_of(texts: Sequence[str], folder: Path) -> dict[str, list[str]]:
     """Classes by place of each text, as ingest and label make them."""
     table = {"caption_id": [str(place) for place in range(len(texts))]}
-    column = cleaned(pa.chunked_array([list(texts)]))
+    column = cleaned(pa.chunked_array([list(texts)])).texts
     pq.write_table(pa.table({**table, "text": column}), folder / "c.parquet")
     write_labels([folder / "c.parquet"], COCO, folder / "l.parquet")
     rows = pq.read_table(folder / "l.parquet").to_pylist()
