@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,23 @@ def home() -> Path:
         return Path(os.environ.get("TAI_HOME") or ".tai").expanduser().absolute()
     except RuntimeError as error:
         raise InputError(f"TAI_HOME {os.environ['TAI_HOME']!r}: {error}") from error
+
+
+def address() -> Path:
+    """The home under a name that may stand in a database's address: a link, if its own may not."""
+    place = home()
+    if not set(str(place)) & set("?%#"):
+        return place
+    folder = Path(tempfile.gettempdir()) / f"tai-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise InputError(f"{folder}: another user's; expected a folder of your own")
+    link = folder / hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+    if not link.is_symlink():
+        beside = link.with_name(f"{link.name}.{os.getpid()}")
+        beside.symlink_to(place)
+        beside.replace(link)
+    return link
 
 
 def check_home() -> None:

@@ -1,6 +1,8 @@
 """MLflow: one run per `tai` run, a nested one per method, with all that made it."""
 
+import getpass
 import json
+import logging
 import os
 import re
 import time
@@ -13,19 +15,32 @@ from typing import Any
 import pandas
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
+from tasks.errors import InputError
+from tasks.processes import is_running, mark_of
 from tasks.profile import Profile
 from tasks.results.outcome import Outcome
-from tasks.settings import ImageSet
-from tasks.workspace import Stage, home
+from tasks.results.store import experiment_in, open_store, tracking_uri
+from tasks.workspace import Stage
+
+LOG = logging.getLogger("tai")
 
 STAGES = "stages.json"
 AP_TABLE = "ap.json"
-EXPERIMENT = "tai-flows"
 HOST = "127.0.0.1"
 LONGEST_NAME = 120
 LONGEST_PARAMETER = 6000
+PROCESS = "tai.process"
+"""The tag that tells whether a run that is RUNNING has a process."""
+FLOW = "tai.flow"
 # read by MLflow whenever it copies files; ours are small and many
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
@@ -71,7 +86,7 @@ class Run:
 
     def dataset(self, name: str, stage: Stage, context: str) -> None:
         """Log a stage's output as a data set with its digest."""
-        source = json.dumps({"uri": stage.place.as_uri()})
+        source = json.dumps({"uri": f"{stage.name}/{stage.key}"})
         dataset = Dataset(name, stage.digest[:36], "local", source, None, json.dumps(stage.counts))
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, [tag])])
@@ -81,19 +96,26 @@ class Run:
         """Address of the run's page, where MLflow's UI is up."""
         return f"{mlflow_ui()}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
+    def describe(self, text: str) -> None:
+        """Set the description (Markdown) that stands at the top of the run's page."""
+        self.tag(MLFLOW_RUN_NOTE, text)
+
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
         self.client.set_tag(self.run_id, name, value)
 
 
-def tracking_uri() -> str:
-    """`$MLFLOW_TRACKING_URI`, or a SQLite file in the workspace."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-
-
 def mlflow_port() -> int:
     """Port of the UI that `make up` starts: `$TAI_MLFLOW_PORT`, or 5000."""
-    return int(os.environ.get("TAI_MLFLOW_PORT", "5000"))
+    return port("TAI_MLFLOW_PORT", 5000)
+
+
+def port(setting: str, usual: int) -> int:
+    """A port by an environment variable; InputError if it holds none."""
+    text = os.environ.get(setting) or str(usual)
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise InputError(f"{setting} {text!r}: no port; expected a number from 1 to 65535")
+    return int(text)
 
 
 def mlflow_ui() -> str:
@@ -103,41 +125,114 @@ def mlflow_ui() -> str:
 
 
 @contextmanager
-def run(name: str, parent_id: str | None = None) -> Iterator[Run]:
-    """A run that ends as FINISHED, or as FAILED if an exception passes."""
-    home().mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri())
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        is_local = tracking_uri().startswith("sqlite:")
-        location = (home() / "mlartifacts").as_uri() if is_local else None
-        experiment_id = client.create_experiment(EXPERIMENT, artifact_location=location)
-    else:
-        experiment_id = experiment.experiment_id
-    tags = {MLFLOW_RUN_NAME: name}
+def run(name: str, parent_id: str | None = None, *, source: str = "") -> Iterator[Run]:
+    """A run that ends as FINISHED, KILLED if it is interrupted, or FAILED by another exception.
+
+    Args:
+        name: a later run of the same name gets a number.
+        parent_id: the run that it is a part of.
+        source: what to type to do the same again.
+
+    """
+    client = open_store()
+    experiment = experiment_in(client)
+    tags = {PROCESS: mark_of(), MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: _user()}
+    if source:
+        tags[MLFLOW_SOURCE_NAME] = source
     if parent_id:
         tags[MLFLOW_PARENT_RUN_ID] = parent_id
-    run_id = client.create_run(experiment_id, tags=tags).info.run_id
+    else:
+        _end_the_dead(client, experiment)
+        name = _numbered(client, experiment, name)
+    run_id = client.create_run(experiment, tags=tags | {MLFLOW_RUN_NAME: name}).info.run_id
     try:
-        yield Run(client, experiment_id, run_id)
-    except BaseException:
+        yield Run(client, experiment, run_id)
+    except Exception:
         client.set_terminated(run_id, "FAILED")
+        raise
+    except BaseException:
+        client.set_terminated(run_id, "KILLED")
         raise
     client.set_terminated(run_id, "FINISHED")
 
 
-def run_name(profile: Profile, settings: Mapping[str, Any] | None) -> str:
-    """`tai <profile>` and what was changed in it, so that a list of runs tells them apart."""
-    changed = [f"{k}={v}" for k, v in (settings or {}).items() if k != "data"]
-    return " ".join(["tai", profile.name, *changed])[:LONGEST_NAME]
+def _end_the_dead(client: MlflowClient, experiment: str) -> None:
+    """Runs whose process was killed stand as RUNNING for ever, if nobody ends them."""
+    for each in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        mark = each.data.tags.get(PROCESS)
+        if mark and is_running(mark) is False:
+            client.set_terminated(each.info.run_id, "KILLED")
+            LOG.warning("MLflow: run %s had no process any more; ended", each.info.run_name)
+
+
+def _numbered(client: MlflowClient, experiment: str, name: str) -> str:
+    """The name, with a number if it is taken."""
+    quoted = name.replace("'", "''")
+    fitting = client.search_runs([experiment], f"attributes.run_name LIKE '{quoted}%'")
+    taken = {each.info.run_name for each in fitting}
+    number = next(n for n in range(1, len(taken) + 2) if _with(name, n) not in taken)
+    return _with(name, number)
+
+
+def _with(name: str, number: int) -> str:
+    return name if number == 1 else f"{name} #{number}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user has no name
+        return str(os.getuid())
+
+
+def run_name(profile: Profile, settings: Mapping[str, Any] | None, method: str = "") -> str:
+    """Method, profile, and what was changed in it, so that a list of runs tells them apart."""
+    changed = [f"{k}={_short(v)}" for k, v in (settings or {}).items() if k != "data"]
+    return " ".join([method or profile.headline_method, profile.name, *changed])[:LONGEST_NAME]
+
+
+def _short(value: Any) -> str:
+    """A value without blanks; a path by its last name."""
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return Path(text).name if os.path.isabs(text) else text
+
+
+HEADLINE = "mAP"
+"""The first image set's merged mAP by the headline method, under this name in every run."""
+TOLD = re.compile("mAP|mAP_(low|high|missing_last|ignored_negative)|classes_(evaluated|all)|C?O?F1.*")
 
 
 def metrics_of(
-    profile: Profile, image_set: ImageSet, figures: Mapping[str, float]
+    profile: Profile, figures: Mapping[str, Mapping[str, float]], *, every: bool = False
 ) -> dict[str, float]:
-    """Figures of an image set as metrics; all but the first set's names are led by `<set>.`."""
-    prefix = "" if image_set.name == profile.images[0].name else f"{image_set.name}."
-    return {f"{prefix}{name}": value for name, value in figures.items() if name != "seconds"}
+    """Figures by image set as metrics `<name>/<set>`, all sets alike, the headline first.
+
+    `mAP/voc2007` is the merged one, `mAP_global/voc2007` a branch's. AP by class is a table.
+
+    Args:
+        profile: its first image set is the headline's.
+        figures: of each image set.
+        every: those of single branches too.
+
+    """
+    found: dict[str, float] = {}
+    first = figures.get(profile.images[0].name, {})
+    if "mAP/merged" in first:
+        found[HEADLINE] = first["mAP/merged"]
+    for images, of_set in figures.items():
+        for figure, value in of_set.items():
+            kind, _, which = figure.partition("/")
+            name = kind if which in ("", "merged") else f"{kind}_{which}"
+            is_branch = kind == "mAP"
+            if TOLD.fullmatch(name) or (every and is_branch):
+                found[f"{name}/{images}"] = value
+    return found
+
+
+def figures_in(metrics: Mapping[str, float], images: str) -> dict[str, float]:
+    """A run's merged figures on an image set again: `mAP`, `mAP_low`, `classes_all`, …"""
+    tail = "/" + metric_name(f"mAP/{images}").partition("/")[2]
+    return {name.removesuffix(tail): of for name, of in metrics.items() if name.endswith(tail)}
 
 
 def metric_name(name: str) -> str:
