@@ -10,11 +10,14 @@ from tasks.images.draw import check_protocol
 from tasks.images.image_sets import read_listing
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.profile import Profile
+from tasks.results.store import check_store
+from tasks.workspace import check_home
 from tasks.world.files import make_world
 
 
 def check_captions(profile: Profile) -> Vocabulary:
     """Look at the vocabulary and every caption file."""
+    check_home()
     profile = make_world.fn(profile)
     vocabulary = load_vocabulary(vocabulary_path(profile))
     for source, path in caption_files(profile):
@@ -23,7 +26,9 @@ def check_captions(profile: Profile) -> Vocabulary:
 
 
 def check(profile: Profile) -> Vocabulary:
-    """Look at everything that a run reads."""
+    """Look at everything that a run reads, and at where it writes."""
+    check_home()
+    check_store()
     check_backbone(profile.backbone.model, profile.backbone.pretrained)
     profile = make_world.fn(profile)
     for image_set in profile.image_sets:

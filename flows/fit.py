@@ -52,7 +52,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
         "evaluations": {name: {} for name in profile.run},
     }
     for name in profile.run:
-        with track.run(name, mlflow_run) as run:
+        with track.run(f"{name} {profile.name}", mlflow_run) as run:
             run.parameters(profile.flat() | {"method": name})
             lesson = Lesson()
             if profile.learns_from(name, "captions"):
@@ -68,7 +68,8 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 listed, encoded = evaluated[image_set.name], images[image_set.name][1]
                 run.dataset(image_set.name, listed, "evaluation")
                 found = evaluate(profile, vocabulary, name, image_set, listed, encoded, fitted)
-                run.metrics(track.metrics_of(profile, image_set, found.figures))
+                figures = {image_set.name: found.figures}
+                run.metrics(track.metrics_of(profile, figures, every=True))
                 run.artifact(found.file(AP_TABLE), image_set.name)
                 keys["evaluations"][name][image_set.name] = found.key
     return keys | captions.keys()

@@ -17,7 +17,7 @@ from tasks.corpus.readers import is_composed
 from tasks.labels.vocabulary import vocabulary_path
 from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
-from tasks.results import track
+from tasks.results import store, track
 from tasks.results.evaluate import classes_told
 from tasks.results.outcome import BRANCHES, Outcome, found_again
 from tasks.results.thresholds import choose_thresholds
@@ -44,7 +44,8 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
     asked = load_profile(profile, settings)
     chosen = make_world(asked)
     vocabulary = check(chosen)
-    with track.run(track.run_name(chosen, settings)) as run:
+    command = command_line("tai/full", profile, settings)
+    with track.run(track.run_name(chosen, settings), source=command) as run:
         run.parameters(chosen.flat())
         run.config(chosen.values())
         run.artifact(vocabulary_path(chosen), "vocabulary")
@@ -57,20 +58,21 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             run.dataset(path.name, corpus, "captions")
             corpora.append(corpus)
             labels.append(labelled)
-        run.metrics(_counts(corpora, labels))
         outcome = choose_thresholds(
             chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id)
         )
         table = _table(outcome.evaluations)
         headline = outcome.evaluations[chosen.headline_method]
-        for image_set in chosen.images:
-            run.metrics(track.metrics_of(chosen, image_set, headline[image_set.name].figures))
+        figures = {name: stage.figures for name, stage in headline.items()}
         if outcome.thresholds:
-            run.metrics(track.metrics_of(chosen, chosen.images[0], outcome.thresholds.figures))
-        written = report(chosen, vocabulary, outcome, command_line("tai/full", profile, settings))
+            figures[chosen.images[0].name] |= outcome.thresholds.figures
+        run.metrics(track.metrics_of(chosen, figures))
+        run.metrics(_counts(corpora, labels))
+        written = report(chosen, vocabulary, outcome, command)
         page = written.file("index.html")
         run.artifact(page)
-        run.outcome(outcome)
+        run.outcome(outcome, report=written)
+        run.describe(_description(chosen, table, command))
         model = registry.register(run, chosen, outcome, chosen.headline_method)
         run.tag("model", model)
         create_table_artifact(key="map", table=table, description=_heading(chosen))
@@ -109,11 +111,17 @@ def _counts(corpora: list[Stage], labels: list[Stage]) -> dict[str, int]:
 
 
 def _total(found: list[Stage]) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for stage in found:
-        for name, count in stage.counts.items():
-            totals[name] = totals.get(name, 0) + count
-    return totals
+    told = ("captions/read", "captions/kept", "captions/labelled", "labels")
+    counts = [stage.counts for stage in found]
+    names = [name for name in told if counts and all(name in of for of in counts)]
+    return {name: sum(of[name] for of in counts) for name in names}
+
+
+def _description(profile: Profile, table: list[dict[str, Any]], command: str) -> str:
+    """What stands at the top of the run's page in MLflow."""
+    lines = [profile.description, "", "| images | method | mAP |", "|---|---|--:|"]
+    lines += [f"| {row['images']} | {row['method']} | {row['merged']} |" for row in table]
+    return "\n".join([*lines, "", f"    {command}"])
 
 
 def _table(evaluations: dict[str, dict[str, Stage]]) -> list[dict[str, Any]]:
@@ -160,7 +168,7 @@ def _print(result: dict[str, Any]) -> None:
         if method_class(name).learns_from == "labelled images":
             console.print(f"{name}, for scale, learned from the true labels of other images")
     console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
-    console.print(track.tracking_uri(), soft_wrap=True)
+    console.print(store.tracking_uri(), soft_wrap=True)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)
     use = shlex.join(["python", "-m", "flows.predict", "my/pictures", "--model", result["model"]])
     console.print(f"tag pictures of your own: {use}", soft_wrap=True, markup=False)

@@ -25,6 +25,7 @@ from tasks.code import code_digest
 from tasks.contents import source_sha256 as source_sha256
 from tasks.errors import InputError
 from tasks.files import canonical as canonical
+from tasks.files import check_home as check_home
 from tasks.files import digest_of as digest_of
 from tasks.files import file_sha256 as file_sha256
 from tasks.files import finish_shard as finish_shard

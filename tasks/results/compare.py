@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -73,17 +75,27 @@ def verdicts(candidates: Sequence[Candidate]) -> list[Verdict]:
     shared = [
         image_set.name
         for image_set in candidates[0].profile.images
-        if all(image_set.name in candidate.precisions for candidate in candidates)
+        if all(
+            image_set.name in candidate.precisions
+            and "mAP" in track.figures_in(candidate.metrics, image_set.name)
+            for candidate in candidates
+        )
     ]
     return [_verdict(name, candidates) for name in shared]
 
 
 def differing(candidates: Sequence[Candidate]) -> dict[str, list[str]]:
     """Settings that are not the same in all runs, with each run's value."""
-    flat = [candidate.profile.flat() for candidate in candidates]
+    flat = [_without_paths(candidate.profile.flat()) for candidate in candidates]
     names = list(dict.fromkeys(name for settings in flat for name in settings))
     values = {name: [str(settings.get(name, "")) for settings in flat] for name in names}
     return {name: row for name, row in values.items() if len(set(row)) > 1}
+
+
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are on any machine: where the same data lies is no difference."""
+    named = {k: Path(v).name if Path(str(v)).is_absolute() else v for k, v in settings.items()}
+    return {name: value for name, value in named.items() if name != "data"}
 
 
 def moved(images: str, candidates: Sequence[Candidate]) -> list[tuple[str, float, float, float]]:
@@ -105,28 +117,29 @@ def _candidate(run: MlflowRun) -> Candidate:
     except InputError:
         # made in another workspace: its intervals are in its metrics, pairs are not to be had
         evaluations = {}
-    name = f"{run.info.run_name} ({run.info.run_id[:6]})"
+    name = f"{shortened(run.info.run_name)} ({run.info.run_id[:6]})"
     return Candidate(
         run.info.run_id, name, profile, dict(run.data.metrics), evaluations, precisions
     )
+
+
+def shortened(name: str, most: int = 32) -> str:
+    """A name that fits a table's column, without its middle."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
 
 
 def _verdict(images: str, candidates: Sequence[Candidate]) -> Verdict:
     maps = _paired_maps(images, candidates)
     scores: list[Score] = []
     for number, candidate in enumerate(candidates):
-        is_first = images == candidate.profile.images[0].name
-        prefix = "" if is_first else f"{images}."
-        value, low, high = (
-            candidate.metrics[track.metric_name(f"{prefix}{name}/merged")]
-            for name in ("mAP", "mAP_low", "mAP_high")
-        )
+        told = track.figures_in(candidate.metrics, images)
+        value, low, high = (told[name] for name in ("mAP", "mAP_low", "mAP_high"))
         gain: tuple[float | None, float | None, float | None] = (None, None, None)
         if number and maps:
             lead = value - scores[0].value
             gain = (lead, *interval(maps[number] - maps[0], lead))
-        told = {name.removeprefix(prefix): of for name, of in candidate.metrics.items()}
-        scores.append(Score(candidate.name, value, low, high, classes_told(told), *gain))
+        classes = {name.replace("_", "/", 1): of for name, of in told.items()}
+        scores.append(Score(candidate.name, value, low, high, classes_told(classes), *gain))
     return Verdict(images, tuple(scores), _winner(scores, maps))
 
 

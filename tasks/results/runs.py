@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from tasks.errors import InputError
 from tasks.profile import Profile, load_profile
 from tasks.results import track
-from tasks.results.evaluate import classes_told
+from tasks.results.store import experiment_in, open_store
 
 LISTED: Final = 10
 REVIEWED: Final = "reviewed"
@@ -27,9 +27,8 @@ def find_runs(names: Sequence[str]) -> list[MlflowRun]:
         InputError: a name fits no run or several; the message lists the latest runs.
 
     """
-    client = MlflowClient(track.tracking_uri())
-    experiment = client.get_experiment_by_name(track.EXPERIMENT)
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    client = open_store()
+    found = client.search_runs([experiment_in(client)])
     whole = [run for run in found if run.info.status == "FINISHED" and _is_of_tai(run)]
     return [_find(whole, name) for name in names]
 
@@ -41,7 +40,7 @@ def logged(run: MlflowRun, *names: str) -> tuple[Profile, list[Any]]:
         InputError: they cannot be read.
 
     """
-    client = MlflowClient(track.tracking_uri())
+    client = open_store()
     try:
         profile = load_profile(_json(client, run, "config.json"))
         return profile, [_json(client, run, name) for name in names]
@@ -50,8 +49,9 @@ def logged(run: MlflowRun, *names: str) -> tuple[Profile, list[Any]]:
 
 
 def _is_of_tai(run: MlflowRun) -> bool:
-    """Not one method's part of a run, nor a review."""
-    return not {MLFLOW_PARENT_RUN_ID, REVIEWED} & set(run.data.tags)
+    """Not one method's part of a run, nor a review, a refresh or a study."""
+    tags = set(run.data.tags)
+    return "model" in tags and not {MLFLOW_PARENT_RUN_ID, REVIEWED} & tags
 
 
 def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
@@ -63,8 +63,7 @@ def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
         return fitting[0]
     latest = "".join(
         f"\n  {run.info.run_id[:8]}  {run.info.run_name}  "
-        f"mAP {run.data.metrics.get('mAP/merged', float('nan')):.2f}"
-        f" over {classes_told(run.data.metrics) or 'its'} classes"
+        f"mAP {run.data.metrics.get(track.HEADLINE, float('nan')):.2f}"
         for run in runs[:LISTED]
     )
     many = "several runs" if fitting else "no finished run"

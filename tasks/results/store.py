@@ -136,7 +136,7 @@ def _answers(uri: str) -> None:
 
 def _made(file: Path) -> None:
     """Make a SQLite store, or set it right."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.resolve().mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f".{file.name}.lock")):
         if file.exists() and not _is_whole(file):
             file.rename(file.with_name(f".{file.name}.damaged"))

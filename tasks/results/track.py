@@ -40,7 +40,6 @@ LONGEST_NAME = 120
 LONGEST_PARAMETER = 6000
 PROCESS = "tai.process"
 """The tag that tells whether a run that is RUNNING has a process."""
-FLOW = "tai.flow"
 # read by MLflow whenever it copies files; ours are small and many
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
@@ -68,9 +67,10 @@ class Run:
         """Log a file."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
-    def outcome(self, outcome: Outcome) -> None:
+    def outcome(self, outcome: Outcome, *, report: Stage) -> None:
         """Log which stages the run is made of, and AP by class as a table that the UI shows."""
-        self.client.log_text(self.run_id, json.dumps(outcome.keys(), indent=2), STAGES)
+        keys = outcome.keys() | {"report": report.key}
+        self.client.log_text(self.run_id, json.dumps(keys, indent=2), STAGES)
         tables = [
             pandas.read_csv(
                 stage.file("ap.csv"), dtype={"class": str}, keep_default_na=False
@@ -194,12 +194,14 @@ def run_name(profile: Profile, settings: Mapping[str, Any] | None, method: str =
 def _short(value: Any) -> str:
     """A value without blanks; a path by its last name."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return Path(text).name if os.path.isabs(text) else text
+    return Path(text).name if Path(text).is_absolute() else text
 
 
 HEADLINE = "mAP"
 """The first image set's merged mAP by the headline method, under this name in every run."""
-TOLD = re.compile("mAP|mAP_(low|high|missing_last|ignored_negative)|classes_(evaluated|all)|C?O?F1.*")
+TOLD = re.compile(
+    "mAP|mAP_(low|high|missing_last|ignored_negative)|classes_(evaluated|all)|C?O?F1.*"
+)
 
 
 def metrics_of(
@@ -230,7 +232,7 @@ def metrics_of(
 
 
 def figures_in(metrics: Mapping[str, float], images: str) -> dict[str, float]:
-    """A run's merged figures on an image set again: `mAP`, `mAP_low`, `classes_all`, …"""
+    """A run's merged figures on an image set again, by name: `mAP`, `mAP_low`, `classes_all`."""
     tail = "/" + metric_name(f"mAP/{images}").partition("/")[2]
     return {name.removesuffix(tail): of for name, of in metrics.items() if name.endswith(tail)}
 

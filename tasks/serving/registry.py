@@ -1,35 +1,50 @@
 """MLflow's model registry: what a run has trained, and which version is the best.
 
 The rule for the alias `best`: it goes to a version if there is none yet, or if that version's
-merged mAP is higher than the best's on the same images with the same labels (equal digests). A
-version that was measured on anything else is registered and does not move the alias.
+merged mAP is higher than the best's on the same images with the same labels (equal contents),
+whatever CLIP looked at them. A version that was measured on anything else, or whose CLIP has random
+weights, is registered and does not move the alias.
+
+A version is a folder that works by itself. Where MLflow keeps it on this home's disk, the file of
+CLIP's weights in it is one and the same file in all versions (a hard link).
 """
 
 import io
 import logging
+import os
+import shutil
 import tempfile
+import time
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Final
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
+from mlflow.utils.file_utils import local_file_uri_to_path
 from PIL import Image
 
 from tasks.code import ROOT
 from tasks.errors import InputError
 from tasks.profile import Profile
+from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
-from tasks.results.track import Run, tracking_uri
+from tasks.results.store import open_store, tracking_uri
+from tasks.results.thresholds import THRESHOLDS
+from tasks.results.track import Run
+from tasks.workspace import digest_of, home, source_sha256
 
 LOG = logging.getLogger("tai")
 BEST: Final = "best"
 MODEL: Final = "model"
+TAGGER: Final = "artifacts/tagger"
+RANDOM: Final = "random"
 REQUIREMENTS: Final = (
     "duckdb", "mlflow", "numpy", "open_clip_torch", "orjson", "pandas", "pillow", "pyarrow",
     "pydantic", "safetensors", "torch", "torchvision",
@@ -52,17 +67,16 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
         `models:/<name>/<version>`; the same state is registered once.
 
     """
-    from tasks.results.thresholds import THRESHOLDS
-    from tasks.serving.tagger import write_tagger
-
     name, fitted = f"tai-{profile.name}", outcome.fitted[method]
     first = profile.images[0].name
     tags = {
         "method": method,
         "state": fitted.digest,
-        "images": f"{outcome.listed[first].digest[:32]}+{outcome.images[first].digest[:32]}",
+        "measured": measured_on(outcome, method, first),
         "mAP/merged": repr(outcome.evaluations[method][first].figures["mAP/merged"]),
     }
+    if not profile.backbone.pretrained:
+        tags["weights"] = RANDOM
     versions = _versions(run.client, name)
     known = [
         each
@@ -70,15 +84,12 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
         if (each.tags.get("method"), each.tags.get("state")) == (method, fitted.digest)
     ]
     if not known:
-        chosen = outcome.thresholds
-        thresholds = chosen.file(THRESHOLDS) if chosen else None
-        with tempfile.TemporaryDirectory() as folder:
-            kappa, target = profile.images[0].kappa, Path(folder) / "tagger"
-            write_tagger(fitted.folder, profile.method(method), kappa, thresholds, target)
-            save_model(Path(folder))
-            run.client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
-        source = f"{run.client.get_run(run.run_id).info.artifact_uri}/{MODEL}"
-        known = [run.client.create_model_version(name, source, run.run_id, tags=tags)]
+        source, model = _log_model(run, profile, outcome, method)
+        known = [
+            run.client.create_model_version(
+                name, source, run.run_id, tags, description=profile.description, model_id=model
+            )
+        ]
     found = known[0]
     if is_better(tags, best_version(run.client, name)):
         run.client.set_registered_model_alias(name, BEST, found.version)
@@ -86,11 +97,25 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
     return f"models:/{name}/{found.version}"
 
 
+def measured_on(outcome: Outcome, method: str, images: str) -> str:
+    """SHA-256 of what a method was measured on: images, labels, classes; not how it saw them."""
+    rows = ap_rows(outcome.evaluations[method][images])
+    return digest_of(
+        [
+            outcome.listed[images].digest,
+            outcome.images[images].manifest["inputs"]["images"],
+            [[row["class"], row["positives"]] for row in rows],
+        ]
+    )
+
+
 def is_better(tags: dict[str, str], best: ModelVersion | None) -> bool:
     """Whether a version with these tags takes the alias, by the rule above."""
+    if tags.get("weights") == RANDOM:
+        return False
     if best is None:
         return True
-    if tags["images"] != best.tags.get("images"):
+    if tags["measured"] != best.tags.get("measured"):
         LOG.warning(
             "registry: %s version %s stays the best: it was measured on other images or labels; "
             "move the alias by hand if this run is to take its place",
@@ -99,6 +124,67 @@ def is_better(tags: dict[str, str], best: ModelVersion | None) -> bool:
         )
         return False
     return float(tags["mAP/merged"]) > float(best.tags["mAP/merged"])
+
+
+def _log_model(run: Run, profile: Profile, outcome: Outcome, method: str) -> tuple[str, str]:
+    """Log a fitted method as a model of the run; its address and id."""
+    from tasks.serving.tagger import write_tagger
+
+    fitted, first = outcome.fitted[method], profile.images[0]
+    chosen = outcome.thresholds
+    thresholds = chosen.file(THRESHOLDS) if chosen else None
+    figures = outcome.evaluations[method][first.name].figures
+    logged = run.client.create_logged_model(
+        run.experiment_id,
+        f"{method}-{profile.name}",
+        run.run_id,
+        {"state": fitted.digest},
+        {"method": method, "profile": profile.name},
+        "multi-label image tagger",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "tagger"
+        weights = write_tagger(
+            fitted.folder, profile.method(method), first.kappa, thresholds, target
+        )
+        save_model(Path(folder))
+        run.client.log_model_artifacts(logged.model_id, str(Path(folder) / MODEL))
+        if weights:
+            _add_weights(run.client, logged, weights, Path(folder))
+    run.client.finalize_logged_model(logged.model_id, "READY")
+    run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
+    run.client.log_batch(
+        run.run_id,
+        metrics=[
+            Metric("mAP", figures["mAP/merged"], time.time_ns() // 1_000_000, 0, logged.model_id)
+        ],
+    )
+    return logged.artifact_location, logged.model_id
+
+
+def _add_weights(client: MlflowClient, logged: LoggedModel, weights: Path, folder: Path) -> None:
+    """Put CLIP's weights into a logged model: as a link to the home's one copy, where it can be."""
+    if logged.artifact_location.startswith("file:"):
+        tagger = local_file_uri_to_path(f"{logged.artifact_location}/{TAGGER}")
+        place_weights(weights, Path(tagger) / weights.name)
+        return
+    place_weights(weights, folder / "weights" / weights.name)
+    client.log_model_artifacts(logged.model_id, str(folder / "weights"), TAGGER)
+
+
+def place_weights(weights: Path, place: Path) -> None:
+    """A link at `place` to the home's one copy of a weights file; a copy on another disk."""
+    kept = home() / "weights" / f"{source_sha256(weights)[:32]}{weights.suffix}"
+    for folder in (kept.parent, place.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not kept.is_file() or kept.stat().st_size != weights.stat().st_size:
+        beside = kept.with_name(f".{kept.name}.{os.getpid()}.new")
+        shutil.copyfile(weights, beside)
+        beside.replace(kept)
+    try:
+        os.link(kept, place)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(kept, place)
 
 
 def best_version(client: MlflowClient, name: str) -> ModelVersion | None:
@@ -120,7 +206,7 @@ def tagger_folder(model: str) -> Path:
     registered, slash, number = model.partition("/")
     if Path(model).is_dir():
         return Path(model)
-    client = MlflowClient(tracking_uri())
+    client = open_store()
     try:
         if at:
             version = client.get_model_version_by_alias(name, alias)
@@ -132,7 +218,7 @@ def tagger_folder(model: str) -> Path:
                 "state.safetensors and card.json"
             )
         folder = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{version.source}/artifacts/tagger"
+            artifact_uri=f"{version.source}/{TAGGER}", tracking_uri=tracking_uri()
         )
     except MlflowException as error:
         raise InputError(

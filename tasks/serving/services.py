@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 
 from tasks.code import ROOT
-from tasks.results.track import HOST, mlflow_port, mlflow_ui, tracking_uri
+from tasks.results.store import tracking_uri
+from tasks.results.track import HOST, mlflow_port, mlflow_ui
 from tasks.workspace import home
 
 PATIENCE_S = 120.0

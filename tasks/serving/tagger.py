@@ -101,25 +101,37 @@ def load_tagger(folder: Path, device: str) -> Tagger:
 
 def write_tagger(
     fitted: Path, method: Method, kappa: float, thresholds: Path | None, out: Path
-) -> None:
-    """Copy a fit stage's state, and all else that it needs to work elsewhere, to `out`.
+) -> Path | None:
+    """Copy a fit stage's state, and what else it needs to work elsewhere, to `out`.
 
-    `thresholds` is a file of scores by class.
+    Args:
+        fitted: the stage's folder.
+        method: how it was fitted.
+        kappa: local softmax's scale on images.
+        thresholds: a file of scores by class.
+        out: where to.
+
+    Returns:
+        The file of CLIP's weights, which must come to lie there as well; None if they have a tag.
+
     """
     out.mkdir(parents=True, exist_ok=True)
     card: dict[str, Any] = json.loads((fitted / CARD).read_text(encoding="utf-8"))
     shutil.copyfile(fitted / STATE, out / STATE)
+    files = {}
     for field in ("model", "pretrained"):
         source = Path(card["backbone"][field])
         if card["backbone"][field] and source.is_file():
-            shutil.copyfile(source, out / source.name)
-            card["backbone"][field] = source.name
+            files[field], card["backbone"][field] = source, source.name
+    if "model" in files:
+        shutil.copyfile(files["model"], out / files["model"].name)
     # a stage may serve several methods
     card |= {"method": method.name, "summary": method.summary, "kappa": kappa}
     if thresholds:
         by_class = json.loads(thresholds.read_text(encoding="utf-8"))
         card["thresholds"] = [by_class[label] for label in card["classes"]]
     write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    return files.get("pretrained")
 
 
 def _read(source: Path | bytes, preprocess: Any) -> torch.Tensor | str:

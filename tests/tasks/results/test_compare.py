@@ -55,9 +55,9 @@ def candidate(
             "coco-mini", {"methods.tai-dpt.epochs": len(name), "images.0.name": "set"}
         ),
         metrics={
-            "mAP/merged": mean_average_precision(precisions),
-            "mAP_low/merged": low,
-            "mAP_high/merged": high,
+            "mAP/set": mean_average_precision(precisions),
+            "mAP_low/set": low,
+            "mAP_high/set": high,
         },
         evaluations={"set": Stage(folder, manifest, fresh=False)},
         precisions={"set": dict(zip(CLASSES, (100 * precisions).tolist(), strict=True))},
