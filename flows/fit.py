@@ -51,6 +51,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
         "images": {each.name: images[each.name][1].key for each in profile.images},
         "evaluations": {name: {} for name in profile.run},
     }
+    states: dict[str, Stage] = {}
     for name in profile.run:
         with track.run(f"{name} {profile.name}", mlflow_run) as run:
             run.parameters(profile.flat() | {"method": name})
@@ -62,7 +63,13 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 listed, encoded = images[profile.labelled.name]
                 drawn = draw_labelled(profile, vocabulary, listed, encoded)
                 lesson = Lesson(listed=drawn, images=encoded)
-            fitted = _fitted(profile, vocabulary, name, lesson, run)
+            elif profile.learns_from(name, "other methods"):
+                listed, encoded = images[profile.reference.name]
+                parts = {part.name: states[part.name] for part in profile.method(name).parts}
+                lesson = Lesson(
+                    listed=listed, images=encoded, parts=parts, kappa=profile.reference.kappa
+                )
+            fitted = states[name] = _fitted(profile, vocabulary, name, lesson, run)
             keys["fitted"][name] = fitted.key
             for image_set in profile.images:
                 listed, encoded = evaluated[image_set.name], images[image_set.name][1]
@@ -129,7 +136,8 @@ def _fitted(
     profile: Profile, vocabulary: Vocabulary, name: str, lesson: Lesson, run: track.Run
 ) -> Stage:
     """A method's state; what it learned from, and each epoch, are logged to `run`."""
-    for context, stage in (("captions", lesson.choice), ("labelled images", lesson.listed)):
+    images = "images without labels" if lesson.parts else "labelled images"
+    for context, stage in (("captions", lesson.choice), (images, lesson.listed)):
         if stage:
             run.dataset(context, stage, "training")
     fitted = fit_method(

@@ -8,8 +8,8 @@ asks the method and knows none by name.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from models.backbone import Backbone, ImageFeatures
 from models.schedule import learning_rate
 
-LearnsFrom = Literal["nothing", "captions", "labelled images"]
+LearnsFrom = Literal["nothing", "captions", "labelled images", "other methods"]
 Need = Literal["causal text tower", "text tower", "dense features"]
 State = Mapping[str, Tensor]
 """Named tensors, on the CPU: all that a fitted method is."""
@@ -51,6 +51,10 @@ class Setup:
     """C class names as they stand in prompts."""
     seed: int = 0
     """Seed of all that is drawn."""
+    states: Mapping[str, State] = field(default_factory=dict)
+    """States of the methods that it builds on, by name."""
+    kappa: float = 40.0
+    """Scale of the local softmax on the images that it learns from (METHODS 1)."""
 
     @property
     def generator(self) -> torch.Generator:
@@ -132,17 +136,43 @@ class Method(ABC):
     studies: ClassVar[tuple[Study, ...]] = ()
     """What `flows.ablations` varies in it."""
 
-    def __init__(self, settings: MethodSettings | None = None) -> None:
+    def __init__(
+        self, settings: MethodSettings | None = None, parts: Sequence["Method"] = ()
+    ) -> None:
         self.settings = self.Settings() if settings is None else settings
+        self.parts = tuple(parts)
+        """The methods that it builds on, where it learns from other methods."""
         if not isinstance(self.settings, self.Settings):
             raise TypeError(f"{self.name}: {type(settings).__name__} are not its settings")
+
+    def builds_on(self, before: Sequence[type["Method"]]) -> tuple[str, ...]:
+        """Names of what it builds on, among the methods before it in the run; by default none.
+
+        Raises:
+            ValueError: they are not there.
+
+        """
+        del before
+        return ()
+
+    def described(self) -> dict[str, Any]:
+        """Its settings, and what it builds on likewise, as cards and keys have them."""
+        found: dict[str, Any] = {"settings": self.settings.model_dump(mode="json")}
+        if self.parts:
+            found["parts"] = [{"method": part.name, **part.described()} for part in self.parts]
+        return found
+
+    def modules(self) -> tuple[str, ...]:
+        """Modules of its code, and of that of the methods that it builds on."""
+        return (type(self).__module__, *(name for part in self.parts for name in part.modules()))
 
     def fit(self, setup: Setup, examples: Any) -> State:
         """The state, in closed form; a method that is trained has a `learner` instead.
 
         Args:
-            setup: the backbone, the classes, the seed.
-            examples: captions as `reads` says, `Images`, or None where it learns from nothing.
+            setup: the backbone, the classes, the seed, the states of what it builds on.
+            examples: captions as `reads` says, `Images` (without labels where it learns from other
+                methods), or None where it learns from nothing.
 
         """
         raise NotImplementedError(f"{self.name} is fitted by the shared trainer")
@@ -171,6 +201,14 @@ class Method(ABC):
             kappa: scale of the local softmax on images (METHODS 1), where there is one.
 
         """
+
+    def for_set(self, state: State, batches: Iterable[ImageFeatures], kappa: float) -> State:
+        """The state to score a whole set of images by; by default the state as it is.
+
+        It may look at all the images, but at no label. An image that comes alone is scored without.
+        """
+        del batches, kappa
+        return state
 
     def score_captions(self, state: State, batch: Any) -> Scores | None:
         """Scores of captions as it reads them, to choose thresholds by; None if it has none."""
@@ -203,3 +241,13 @@ class Method(ABC):
         for name, tensor in state.items():
             if tensor.is_floating_point() and not math.isfinite(float(tensor.abs().sum())):
                 raise ValueError(f"tensor {name!r} has values that are not finite")
+
+
+def state_of(part: str, state: State) -> State:
+    """The state of a method that another one builds on, out of the other's: `<part>/<tensor>`."""
+    prefix = f"{part}/"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }

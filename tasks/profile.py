@@ -128,6 +128,8 @@ class Profile(Settings):
         taught = [name for name in self.run if self.learns_from(name, "labelled images")]
         if taught and self.labelled is None:
             raise ValueError(f"{taught[0]} needs the image set `labelled`, with true labels")
+        for name in self.run:
+            self.method(name)
         if self.labelled and self.labelled.base and not self.novel:
             raise ValueError("labelled.base means something with novel classes alone; set `novel`")
         return self
@@ -143,9 +145,29 @@ class Profile(Settings):
         return self.headline or (learned or self.run)[-1]
 
     def method(self, name: str) -> Method:
-        """A method by name, with this profile's settings."""
+        """A method by name, with this profile's settings and what it builds on.
+
+        Raises:
+            ValueError: that is not in the run before it.
+
+        """
         chosen = method_class(name)
-        return chosen(getattr(self.methods, group_of(chosen), None))
+        settings = getattr(self.methods, group_of(chosen), None)
+        before = self.run[: self.run.index(name)] if name in self.run else []
+        names = chosen(settings).builds_on([method_class(each) for each in before])
+        return chosen(settings, [self.method(each) for each in names])
+
+    def taught_by(self, name: str) -> set[LearnsFrom]:
+        """What a method of the run learns from, itself or by the methods that it builds on."""
+        parts = self.method(name).parts
+        return {method_class(name).learns_from}.union(
+            *(self.taught_by(part.name) for part in parts)
+        ) - {"other methods"}
+
+    @property
+    def reference(self) -> ImageSet:
+        """Images that methods look at which build on others: not those of the evaluation, if so."""
+        return next((each for each in self.image_sets if each not in self.images), self.images[0])
 
     @property
     def image_sets(self) -> list[ImageSet]:

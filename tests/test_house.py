@@ -49,7 +49,15 @@ FLOORS = [
     ["tasks"],
     ["models", "sql"],
 ]
-RUN = ["zero-shot", "zero-shot-centred", "tai", "linear-probe", "phrase-patches", "tai-dpt"]
+RUN = [
+    "zero-shot",
+    "zero-shot-centred",
+    "tai",
+    "linear-probe",
+    "phrase-patches",
+    "tai-dpt",
+    "blend",
+]
 ROOMS = [room for floor in FLOORS for room in floor]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import open_clip
 import torch
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from models.backbone import Backbone, ImageFeatures
 from models.captions import encode_captions
 from models.examples import CaptionBatch, ImageBatch, PhraseBatch
-from models.method import Learner, Method, Setup, State, TrainedSettings
+from models.method import Learner, LearnsFrom, Method, Scores, Setup, State, TrainedSettings
 from models.prompts import class_embeddings
-from models.scoring import PackedTokens
+from models.scoring import PackedTokens, global_scores
 from tasks.methods.state import read_state, write_state
 from tasks.methods.trainer import train
 
@@ -80,7 +80,7 @@ def says_what_it_is(method: type[Method]) -> None:
     assert method.name == method.name.lower().strip(), "a name is in lower case"
     assert " " not in method.name, "a name has hyphens, not spaces"
     assert method.summary, "a method has a summary of one sentence"
-    assert method.learns_from in ("nothing", "captions", "labelled images")
+    assert method.learns_from in get_args(LearnsFrom)
     for name, field in method.Settings.model_fields.items():
         assert field.description, f"setting {name!r} has no description"
         assert not field.is_required(), f"setting {name!r} has no default"
@@ -239,12 +239,15 @@ def its_example_runs(method: type[Method]) -> None:
     """The class's docstring has an example of three lines or more, and it does what it shows.
 
     The example has `setup`, `captions`, `phrases`, `images` (batches) and `labelled` (examples) to
-    work with.
+    work with, and for a method that builds on others `parts` and `others`, the setup with their
+    states.
     """
     text = inspect.getdoc(method) or ""
     given = {
         **vars(inspect.getmodule(method)),
         "setup": _setup(),
+        "parts": _parts(),
+        "others": _with_states(_setup(), _parts()),
         "captions": _captions(),
         "phrases": _phrases(),
         "images": _images(),
@@ -299,7 +302,8 @@ def _small(method: type[Method]) -> Method:
     values: dict[str, Any] = {}
     if method.is_trained():
         values = {"epochs": 2, "batch": 2}
-    return method(method.Settings.model_validate(values))
+    parts = _parts() if method.learns_from == "other methods" else ()
+    return method(method.Settings.model_validate(values), parts)
 
 
 def _fitted(method: type[Method]) -> State:
@@ -309,6 +313,7 @@ def _fitted(method: type[Method]) -> State:
 def _fit(method: type[Method], setup: Setup, examples: Any, folder: Path | None = None) -> State:
     """The state after a whole fit; checkpoints after each step lie in `folder`."""
     chosen = _small(method)
+    setup = _with_states(setup, chosen.parts)
     if not method.is_trained():
         return chosen.fit(setup, examples)
     with tempfile.TemporaryDirectory() as elsewhere:
@@ -329,12 +334,13 @@ def _untrained(method: type[Method], setup: Setup, examples: Any) -> State:
     """The state before the first step of training, or that of a fit in closed form."""
     if method.is_trained():
         return _prepared(method, setup, examples).state()
-    return _small(method).fit(setup, examples)
+    return _fit(method, setup, examples)
 
 
 def _prepared(method: type[Method], setup: Setup, examples: Any) -> Learner:
     """A learner that has looked at its examples, as the trainer has it before the first step."""
-    learner = _small(method).learner(setup)
+    chosen = _small(method)
+    learner = chosen.learner(_with_states(setup, chosen.parts))
     learner.prepare(examples, torch.arange(len(examples)), CPU)
     return learner
 
@@ -342,7 +348,47 @@ def _prepared(method: type[Method], setup: Setup, examples: Any) -> Learner:
 def _examples(method: type[Method]) -> Any:
     if method.learns_from == "captions":
         return Given(_examples_of_captions(method))
-    return Given(_images()) if method.learns_from == "labelled images" else None
+    images = _images()
+    if method.learns_from == "other methods":
+        return Given(ImageBatch(images.features, torch.full_like(images.labels, -1)))
+    return Given(images) if method.learns_from == "labelled images" else None
+
+
+class _Words(Method):
+    """A part for methods that build on others: cosines with one sentence per class."""
+
+    name = "words"
+    summary = "one sentence per class"
+    learns_from = "nothing"
+    sentence = "a {}"
+
+    def fit(self, setup: Setup, examples: Any) -> State:
+        """The sentences' embeddings, by the suite's own text tower."""
+        del examples
+        sentences = [self.sentence.format]
+        return {"classes": class_embeddings(_setup().backbone, setup.names, sentences)}
+
+    def score_images(self, state: State, features: ImageFeatures, kappa: float) -> Scores:
+        """Cosines."""
+        del kappa
+        return {"merged": global_scores(features.pooled, state["classes"])}
+
+
+class _Pictures(_Words):
+    """Another part."""
+
+    name = "pictures"
+    sentence = "a blurred picture of one {}"
+
+
+def _parts() -> tuple[Method, ...]:
+    """What a method that builds on others is given here."""
+    return (_Words(), _Pictures())
+
+
+def _with_states(setup: Setup, parts: Sequence[Method]) -> Setup:
+    """The setup with the states of those methods."""
+    return replace(setup, states={part.name: part.fit(setup, None) for part in parts})
 
 
 def _scores(method: Method, state: State) -> dict[str, Tensor]:

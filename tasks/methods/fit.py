@@ -1,4 +1,4 @@
-"""Fit stage: a method learns from captions, from labelled images, or from nothing.
+"""Fit stage: a method learns from captions, labelled images, other methods, or from nothing.
 
 Methods that inherit how they are fitted (TaI from TaI-DPT) share one stage.
 """
@@ -6,7 +6,8 @@ Methods that inherit how they are fitted (TaI from TaI-DPT) share one stage.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from tasks.captions.phrases import CaptionPhrases
 from tasks.errors import InputError
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import LabelledImages
-from tasks.methods.state import write_state
+from tasks.methods.state import read_state, write_state
 from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
 
@@ -48,12 +49,17 @@ class Lesson:
     listed: Stage | None = None
     """What labelled images show,"""
     images: Stage | None = None
-    """and their features."""
+    """and their features; or, without labels, images that show how other methods score,"""
+    parts: Mapping[str, Stage] = field(default_factory=dict)
+    """and those methods' states."""
+    kappa: float = 40.0
+    """Local softmax's scale on the images."""
 
     @property
     def stages(self) -> list[Stage]:
         """All of them."""
         found = (self.choice, *self.features, *self.phrases, self.listed, self.images)
+        found += tuple(self.parts.values())
         return [stage for stage in found if stage]
 
 
@@ -67,11 +73,12 @@ def fit_method(
 
     def work(out: Path) -> Result:
         loaded = load(profile)
-        setup = Setup(loaded.backbone, vocabulary.prompt_names, profile.seed)
+        states = {part: read_state(stage.folder) for part, stage in lesson.parts.items()}
+        setup = Setup(loaded.backbone, vocabulary.prompt_names, profile.seed, states, lesson.kappa)
         examples, rows, counts = _examples(profile, vocabulary, method, lesson)
         card = {
             "method": fitter.name,
-            "settings": method.settings.model_dump(mode="json"),
+            **method.described(),
             "backbone": profile.backbone.model_dump(),
             "random_weights": loaded.random_weights,
             "seed": profile.seed,
@@ -103,6 +110,7 @@ def fit_method(
         "fit",
         __name__,
         fitter.__module__,
+        *method.modules()[1:],
         inputs={
             "lesson": digests_of(lesson.stages),
             "vocabulary": vocabulary.digest,
@@ -110,7 +118,8 @@ def fit_method(
         },
         parameters={
             "method": fitter.name,
-            "settings": method.settings.model_dump(mode="json"),
+            **method.described(),
+            "kappa": lesson.kappa,
             "seed": profile.seed,
             "device": device_of(profile),
             **(_choice(profile.captions) if method.learns_from == "captions" else {}),
@@ -186,4 +195,10 @@ def _examples(
                 f"{method.name} has nothing to learn from"
             )
         return images, torch.arange(len(images)), {"images": len(images), "labels": labels}
+    if method.learns_from == "other methods" and lesson.listed and lesson.images:
+        images = LabelledImages(
+            lesson.listed.file(ENTRIES), lesson.images.folder, vocabulary.classes
+        )
+        images.labels.fill_(-1)
+        return images, torch.arange(len(images)), {"images/reference": len(images)}
     return None, torch.arange(0), {}

@@ -64,7 +64,7 @@ def read_fitted(folder: Path) -> Fitted:
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        name, values = str(card["method"]), card["settings"]
+        name = str(card["method"])
         classes = tuple(str(label) for label in card["classes"])
     except OSError as error:
         raise InputError(
@@ -72,11 +72,19 @@ def read_fitted(folder: Path) -> Fitted:
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a fitted method's card: {error}") from error
+    return Fitted(_method(path, name, card), read_state(folder), classes, card)
+
+
+def _method(path: Path, name: str, described: Mapping[str, Any]) -> Method:
+    """A method as `Method.described` told it, with what it builds on."""
     chosen = method_class(name)
     try:
-        method = chosen(chosen.Settings.model_validate(values))
+        settings = chosen.Settings.model_validate(described["settings"])
+        parts = [_method(path, str(part["method"]), part) for part in described.get("parts", [])]
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{path}: field 'settings.{field}': {first['msg'].lower()}") from error
-    return Fitted(method, read_state(folder), classes, card)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a fitted method's card: {error}") from error
+    return chosen(settings, parts)

@@ -74,7 +74,8 @@ def evaluate(
     method = profile.method(name)
 
     def work(out: Path) -> Result:
-        state = read_state(fitted.folder)
+        features_of_all = feature_batches(images.folder)
+        state = method.for_set(read_state(fitted.folder), features_of_all, image_set.kappa)
 
         def score(features: ImageFeatures) -> Scores:
             return method.score_images(state, features, image_set.kappa)
@@ -94,7 +95,7 @@ def evaluate(
     recipe = recipe_of(
         "evaluate",
         __name__,
-        type(method).__module__,
+        *method.modules(),
         inputs={
             "image-set": listed.digest,
             "images": images.digest,
@@ -103,7 +104,7 @@ def evaluate(
         },
         parameters={
             "method": name,
-            "settings": method.settings.model_dump(mode="json"),
+            **method.described(),
             "kappa": image_set.kappa,
         },
     )

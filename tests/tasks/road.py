@@ -65,6 +65,12 @@ def whole_run(profile: Profile) -> Outcome:
             listed, images = encoded[profile.labelled.name]
             drawn = draw_labelled.fn(profile, vocabulary, listed, images)
             lesson = Lesson(listed=drawn, images=images)
+        elif profile.learns_from(name, "other methods"):
+            listed, images = encoded[profile.reference.name]
+            parts = {part.name: fitted[part.name] for part in profile.method(name).parts}
+            lesson = Lesson(
+                listed=listed, images=images, parts=parts, kappa=profile.reference.kappa
+            )
         fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
         listed, images = encoded[image_set.name]
         shown = narrow.fn(profile, vocabulary, listed)
