@@ -11,6 +11,7 @@ from typing import Any
 from tasks.catalogue import catalogue
 from tasks.errors import InputError
 from tasks.profile import Profile, load_profile, parse_setting, profile_names
+from tasks.settings_told import settings_told
 
 
 def parse(module: str, description: str) -> argparse.Namespace:
@@ -31,7 +32,29 @@ def parse(module: str, description: str) -> argparse.Namespace:
         metavar="NAME=VALUE",
         help="change one setting, for example seed=1 (may be repeated)",
     )
+    parser.add_argument(
+        "--settings",
+        action=_ShowSettings,
+        nargs="?",
+        const="",
+        metavar="WORD",
+        help="list all settings (whose line has the word) with form, default and sentence",
+    )
     return parser.parse_args()
+
+
+class _ShowSettings(argparse.Action):
+    """`--settings`: every setting of a profile, in the order of a profile's file; then the end."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: object, word: object, *__: object
+    ) -> None:
+        lines = [
+            f"{one.name}  ({one.form}; {one.default})\n    {one.sentence}\n"
+            for one in settings_told()
+        ]
+        sys.stdout.write("".join(line for line in lines if str(word).lower() in line.lower()))
+        parser.exit()
 
 
 def _methods() -> str:

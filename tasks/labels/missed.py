@@ -35,10 +35,13 @@ FEWEST: Final = 3
 """Captions that must have a run of words; in large corpora one in 5,000."""
 SURE: Final = 1.5
 """Power of what speaks for a run, against its frequency: 1 ranks by the captions to be won."""
+GUESS: Final = 0.12
+"""What must speak for a class for it to be named at all."""
 LEAST: Final = 0.02
 """What speaks for a run if nothing does: then frequency and silence decide."""
 SHORTEST_MISSPELT: Final = 5
 SHORTEST_PART: Final = 4
+LONG: Final = 8
 Alike = Callable[[Sequence[str], Sequence[str]], Sequence[Sequence[float]]]
 """From runs of words and the classes' names to [runs, classes] likeness, 0 to 1."""
 
@@ -98,8 +101,8 @@ def missed_words(
         for view, files in (("corpus", corpora), ("labels", labels)):
             connection.read_parquet([str(file) for file in files]).create_view(view)
         candidates, silent_share = _candidates(connection, vocabulary)
-    taken = {" ".join(words) for words in vocabulary.forms["words"].to_pylist()}
-    open_ = [one for one in candidates if not taken.issuperset(one.spellings)]
+    decided = _decided(vocabulary)
+    open_ = [one for one in candidates if not decided.intersection(one.spellings)]
     synonyms = _synonyms(vocabulary)
     judged = [_judge(one, vocabulary, synonyms, silent_share, None) for one in open_]
     if alike is not None and judged:
@@ -151,6 +154,18 @@ def _candidates(
     return found, silent / max(1, looked_at)
 
 
+def _decided(vocabulary: Vocabulary) -> set[str]:
+    """Words that the vocabulary speaks of, be it as traps or in some context alone."""
+    forms = vocabulary.forms.select(["words", "words_before", "words_behind"]).to_pylist()
+    return {" ".join(_own_words(form)) for form in forms}
+
+
+def _own_words(form: Mapping[str, Any]) -> tuple[str, ...]:
+    """A form's words without its context."""
+    end = len(form["words"]) - form["words_behind"]
+    return tuple(form["words"][form["words_before"] : end])
+
+
 def _share(log_ratio: float) -> float:
     return 1 / (1 + math.exp(-2 * log_ratio))
 
@@ -159,8 +174,7 @@ def _synonyms(vocabulary: Vocabulary) -> list[tuple[int, str, tuple[str, ...], t
     """(class, synonym, words, stems) of what names one class, without its context."""
     found: dict[tuple[int, str], tuple[int, str, tuple[str, ...], tuple[str, ...]]] = {}
     for form in vocabulary.forms.to_pylist():
-        end = len(form["words"]) - form["words_behind"]
-        words = tuple(form["words"][form["words_before"] : end])
+        words = _own_words(form)
         for index in form["class_indices"]:
             one = (index, form["synonym"], words, tuple(_stem(word) for word in words))
             found.setdefault((index, form["synonym"]), one)
@@ -188,8 +202,9 @@ def _judge(
         cosine, around, together = one.company.get(index, (0.0, (), 0.0))
         share, told = spelt.get(index, (0.0, ""))
         if share < 1:
-            # two words of one kind, or one word's letters in another, are often another thing
-            share = share / (1 + together / 3) * (0.4 + min(0.6, 2 * cosine))
+            # house and mouse are a letter apart: the words around must agree, of short words all
+            agrees = min(1, 0.1 + 3 * cosine) if len(text) < LONG else 0.4 + min(0.6, 2 * cosine)
+            share = share / (1 + together / 3) * agrees
         kept = cosine / (1 + together)
         tower = likeness[index] if likeness is not None else 0.0
         speaks = 1 - (1 - share) * (1 - kept) * (1 - tower)
@@ -208,7 +223,7 @@ def _judge(
         one.spellings,
         one.captions,
         one.silent,
-        vocabulary.classes[label] if best >= LEAST else "",
+        vocabulary.classes[label] if best >= GUESS else "",
         best,
         "; ".join(reasons) or other,
         worth,
@@ -220,8 +235,10 @@ def _spelling(
 ) -> tuple[float, str]:
     """How alike two runs of words are written, and in words how."""
     one_text, other_text = "".join(words), "".join(other)
-    if one_text == other_text or tuple(stems) == tuple(other_stems):
+    if one_text == other_text:
         return 1.0, "written as “{}”"
+    if tuple(stems) == tuple(other_stems):
+        return 0.95, "of one stem with “{}”"
     longest = max(len(one_text), len(other_text))
     edits = _edits(one_text, other_text)
     if min(len(one_text), len(other_text)) >= SHORTEST_MISSPELT and edits <= max(1, longest // 6):
@@ -234,7 +251,7 @@ def _spelling(
     if len(words) > 1 and len(other) > 1 and stems[0] == other_stems[0]:
         return 0.6, f"begins with “{words[0]}” as “{{}}”"
     shared = next((w for w, stem in zip(words, stems, strict=False) if stem in other_stems), None)
-    return (0.3, f"shares “{shared}” with “{{}}”") if shared else (0.0, "")
+    return (0.2, f"shares “{shared}” with “{{}}”") if shared else (0.0, "")
 
 
 def _edits(one: str, other: str) -> int:

@@ -1,5 +1,6 @@
 """HTML pages from the templates beside: self-contained, escaped, without scripts."""
 
+import re
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -13,7 +14,21 @@ FOLDER: Final = Path(__file__).parent / "templates"
 
 def render(template: str, **context: Any) -> str:
     """A page; every value is escaped but the pictures that `picture` has vouched for."""
-    return _environment().get_template(template).render(**context)
+    page = _environment().get_template(template).render(**context)
+    return re.sub(r"<table>.*?</table>", _labelled, page, flags=re.DOTALL)
+
+
+def _labelled(table: re.Match[str]) -> str:
+    """The table with its columns' names in each cell: on a narrow page they stand in front."""
+    names = [
+        re.sub(r"<[^>]*>", "", head) for head in re.findall(r"<th\b[^>]*>(.*?)</th>", table[0])
+    ]
+
+    def row(found: re.Match[str]) -> str:
+        left = iter(names)
+        return re.sub(r"<td\b", lambda _: f'<td data-label="{next(left, "")}"', found[0])
+
+    return re.sub(r"<tr>(?:(?!<th\b).)*?</tr>", row, table[0], flags=re.DOTALL)
 
 
 def picture(svg: str, description: str) -> Markup:

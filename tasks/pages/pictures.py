@@ -18,12 +18,13 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-WIDTH: Final = 5.4
-"""Inches; about a phone's width in CSS pixels, so that text is never scaled down much."""
+WIDTH: Final = 4.3
+"""Inches; little more than a phone's width in CSS pixels, so that text stays above 11 of them."""
 LONGEST_NAME: Final = 24
 """Characters of a class name beside a chart."""
+LONGEST_PAIR: Final = 30
 # sentinel colours in matplotlib's output and what the page makes of them
 COLOURS: Final = {
     "#010203": "currentColor",
@@ -39,7 +40,7 @@ DASHES: Final = ((0, (1, 1)), (0, (4, 1.5)), (0, ()), (0, (6, 1, 1, 1)), (0, (2,
 STYLE: Final = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.size": 10,
+    "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.edgecolor": FAINT,
@@ -65,7 +66,7 @@ def ap_by_class(
     """AP of each class by two methods, best of ours first; a line joins the two."""
     order = np.argsort(-np.asarray(ours), kind="stable")
     before, after = np.asarray(baseline)[order], np.asarray(ours)[order]
-    with _picture("ap", (WIDTH, 0.8 + 0.21 * len(names))) as (figure, svg):
+    with _picture("ap", (WIDTH, 0.9 + 0.23 * len(names))) as (figure, svg):
         first, second = (before, legend[0], SERIES[0]), (after, legend[1], SERIES[2])
         _pairs(figure, [names[i] for i in order], first, second, "AP, percent")
     return svg[0]
@@ -163,25 +164,55 @@ def study(names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]],
     return svg[0]
 
 
-def precision_and_recall(
-    names: Sequence[str], precision: Sequence[float], recall: Sequence[float]
-) -> str:
-    """Both shares of each class, in the order given."""
-    right, found = 100 * np.asarray(precision), 100 * np.asarray(recall)
-    with _picture("quality", (WIDTH, 0.8 + 0.21 * len(names))) as (figure, svg):
-        first, second = (found, "recall", SERIES[1]), (right, "precision", SERIES[2])
-        _pairs(figure, names, first, second, "percent")
+def precision_and_recall(names: Sequence[str], counts: Sequence[tuple[int, int, int]]) -> str:
+    """Both shares of each class, in the order given, and the counts (right, named, shown) of them.
+
+    A class that is never named has no precision, one that is never shown no recall.
+    """
+    right, named, shown = np.asarray(counts, float).reshape(-1, 3).T
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision, recall = 100 * right / named, 100 * right / shown
+    with _picture("quality", (WIDTH, 1.2 + 0.23 * len(names))) as (figure, svg):
+        first, second = (recall, "recall", SERIES[1]), (precision, "precision", SERIES[2])
+        axes = _pairs(figure, names, first, second, "percent")
+        beside = axes.secondary_yaxis("right")
+        beside.set_yticks(
+            range(len(names)), [" / ".join(f"{n:,}" for n in each) for each in counts]
+        )
+        beside.tick_params(axis="y", length=0)
+        beside.spines["right"].set_visible(False)
+        axes.set_title("right / named / shown", loc="right", fontsize=11)
     return svg[0]
 
 
 def counts_by_class(names: Sequence[str], counts: Sequence[int]) -> str:
     """A bar per class, in the order given, on a logarithmic scale."""
-    with _picture("counts", (WIDTH, 0.6 + 0.21 * len(names))) as (figure, svg):
+    with _picture("counts", (WIDTH, 0.7 + 0.23 * len(names))) as (figure, svg):
         axes = figure.subplots()
         axes.barh(np.arange(len(names)), counts, color=SERIES[2], height=0.7)
         axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xscale("log")
+        # with a formatter of its own matplotlib would write mathematics, which is off
+        is_wide = max(counts) >= 30 * min(counts)
+        steps = (1.0,) if is_wide else (1.0, 2.0, 5.0)
+        axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=9))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("captions")
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+    return svg[0]
+
+
+def pairs_by_count(pairs: Sequence[str], counts: Sequence[int]) -> str:
+    """A bar per pair of classes, in the order given."""
+    with _picture("pairs", (WIDTH, 0.8 + 0.23 * len(pairs))) as (figure, svg):
+        axes = figure.subplots()
+        axes.barh(np.arange(len(pairs)), counts, color=SERIES[2], height=0.7)
+        axes.set_yticks(np.arange(len(pairs)), [_short(pair, LONGEST_PAIR) for pair in pairs])
+        axes.set_ylim(len(pairs) - 0.4, -0.6)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.set_xlabel("captions")
         axes.tick_params(axis="y", length=0)
@@ -197,12 +228,14 @@ def histogram(name: str, places: Sequence[int], counts: Sequence[int], label: st
         axes.set_xlabel(label)
         axes.set_ylabel("captions")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.grid(axis="y")
     return svg[0]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _pairs(
@@ -211,7 +244,7 @@ def _pairs(
     first: tuple[Numbers, str, str],
     second: tuple[Numbers, str, str],
     axis: str,
-) -> None:
+) -> Axes:
     """Two percentages of each class, joined by a line, from (values, label, colour) of both."""
     axes = figure.subplots()
     rows = np.arange(len(names))
@@ -225,6 +258,7 @@ def _pairs(
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     figure.legend(loc="outside upper left", ncols=2)
+    return axes
 
 
 def _line(axes: Axes, x: Numbers, y: Numbers, label: str, place: int) -> None:

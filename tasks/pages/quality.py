@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -25,6 +24,7 @@ from tasks.labels.label import LABELS
 from tasks.labels.missed import Alike, missed_words
 from tasks.pages import pictures
 from tasks.pages.objects import Measured, against_objects, total, true_objects
+from tasks.pages.together import pairs_chart
 from tasks.workspace import (
     Result,
     Stage,
@@ -50,7 +50,6 @@ QUERIES: Final = (
 PAGE: Final = "index.html"
 SCORES: Final = "scores.csv"
 LARGEST_CHART: Final = 80
-LARGEST_MATRIX: Final = 36
 EXAMPLES: Final = 10
 MISSED_SHOWN: Final = 25
 LONGEST: Final = 300
@@ -146,6 +145,9 @@ def write_quality(
         name=name,
         vocabulary=vocabulary.name,
         counts=counts,
+        share=counts["captions/labelled"] / counts["captions/kept"]
+        if counts["captions/kept"]
+        else None,
         measured=_table(measured) if measured else None,
         charts=_charts(classes, labels, tables, measured),
         duplicates=[
@@ -225,21 +227,18 @@ def _charts(
     """Title, explanation and picture of each chart."""
     named = _named(labels)
     frequent = sorted((label for label in classes if named.get(label)), key=lambda c: -named[c])
-    charts = []
+    charts: list[dict[str, Any]] = []
     if measured:
         scores = {one.label: one for one in measured.captions}
         both = [label for label in frequent if scores[label].shown][:LARGEST_CHART]
+        counts = [(scores[c].right, scores[c].named, scores[c].shown) for c in both]
         charts.append(
             _chart(
                 "Are the labels right?",
                 "Of a caption's labels, the share that the image shows (precision); of what the "
                 "image shows, the share that the caption names (recall). Classes by how many "
-                "captions name them.",
-                pictures.precision_and_recall(
-                    both,
-                    [_number(scores[label].precision) for label in both],
-                    [_number(scores[label].recall) for label in both],
-                ),
+                "captions name them; beside each the captions behind its dots.",
+                pictures.precision_and_recall(both, counts),
             )
         )
     if frequent:
@@ -251,7 +250,7 @@ def _charts(
                 pictures.counts_by_class(shown, [named[label] for label in shown]),
             )
         )
-        charts.append(_together(frequent[:LARGEST_MATRIX], tables["report/co_occurrence"]))
+        charts += pairs_chart(tables["report/co_occurrence"])
     for query, title, explanation in (
         ("quality/classes_per_caption", "classes in a caption", "How many classes a caption names"),
         ("quality/lengths", "words in a caption", "How long captions are (50: or longer)"),
@@ -260,21 +259,6 @@ def _charts(
         svg = pictures.histogram(query.rpartition("/")[2], places, captions, title)
         charts.append(_chart(title.capitalize(), f"{explanation}.", svg))
     return charts
-
-
-def _number(share: float | None) -> float:
-    return float("nan") if share is None else share
-
-
-def _together(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    counts = {(one, other): int(count) for one, other, count in rows}
-    matrix = np.array([[counts.get((one, other), 0) for other in names] for one in names])
-    return _chart(
-        "Classes named together",
-        f"The {len(names)} classes that most captions name: of a row's captions, the share that "
-        "names the column's class too.",
-        pictures.co_occurrence(names, matrix / matrix.diagonal()[:, None]),
-    )
 
 
 def _chart(title: str, explanation: str, svg: str) -> dict[str, Any]:

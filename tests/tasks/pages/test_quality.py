@@ -103,6 +103,11 @@ def test_a_page_is_whole_and_names_are_text(
     assert "&lt;script&gt;" in page
     assert "&amp;never" in page
     assert "control_characters" in page
+    assert "mathdefault" not in page
+    # the answer, with the counts behind it
+    assert "the image shows 2 of 5 (precision)" in page
+    assert "2 of 2 (recall)" in page
+    assert "2 / 3 / 2" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     # labels: dog, dog + cat of image 1, which shows the dog alone; image 2 shows nothing
     assert stage.figures["precision/caption"] == pytest.approx(2 / 5)
