@@ -19,6 +19,12 @@ def parse(module: str, description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", description=description, epilog=_methods()
     )
+    add_profile(parser)
+    return parser.parse_args()
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which profile, and what to change in it."""
     parser.add_argument(
         "--profile",
         default="demo",
@@ -40,7 +46,6 @@ def parse(module: str, description: str) -> argparse.Namespace:
         metavar="WORD",
         help="list all settings (whose line has the word) with form, default and sentence",
     )
-    return parser.parse_args()
 
 
 class _ShowSettings(argparse.Action):

@@ -25,11 +25,16 @@ def check_captions(profile: Profile) -> Vocabulary:
     return vocabulary
 
 
+def check_model(profile: Profile) -> None:
+    """Look at the frozen CLIP's name and weights."""
+    check_backbone(profile.backbone.model, profile.backbone.pretrained)
+
+
 def check(profile: Profile) -> Vocabulary:
     """Look at everything that a run reads, and at where it writes."""
     check_home()
     check_store()
-    check_backbone(profile.backbone.model, profile.backbone.pretrained)
+    check_model(profile)
     profile = make_world.fn(profile)
     for image_set in profile.image_sets:
         read_listing(profile, image_set)

@@ -25,6 +25,7 @@ from tasks.settings import (
     BackboneSettings,
     CaptionChoice,
     CaptionSource,
+    DescribeSettings,
     ImageSet,
     LabelledSet,
     Name,
@@ -95,6 +96,7 @@ class Profile(Settings):
         description="Classes that are evaluated alone, and whose labels are known on the shots "
         "alone; a number draws so many (16 of COCO's 80 are LaSO's).",
     )
+    describe: DescribeSettings = DescribeSettings()
     seed: int = Field(0, ge=0, description="Seed of contexts, caption order and choice.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if there.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -56,8 +56,12 @@ MOST_WORKERS: Final = 8
 @task(name="images", cache_policy=NO_CACHE, task_run_name="images {image_set.name}")
 def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage:
     """Global and dense features of an image set, whatever its images show."""
-    folder = profile.path(image_set.folder)
     files = pq.read_table(listed.file(ENTRIES), columns=["file"])["file"].to_pylist()
+    return encode_files(profile, profile.path(image_set.folder), files)
+
+
+def encode_files(profile: Profile, folder: Path, files: Sequence[str]) -> Stage:
+    """Global and dense features of a folder's files."""
     content = {file: content_sha256(folder / file) for file in files}
 
     def work(out: Path) -> Result:
@@ -66,7 +70,7 @@ def encode_images(profile: Profile, image_set: ImageSet, listed: Stage) -> Stage
     recipe = recipe_of(
         "images",
         __name__,
-        inputs={"images": digest_of([files, content]), "backbone": identity_of(profile)},
+        inputs={"images": digest_of([list(files), content]), "backbone": identity_of(profile)},
         parameters={"device": device_of(profile)},
     )
     return run_stage(recipe, work, resumable=True)

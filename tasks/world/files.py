@@ -2,7 +2,8 @@
 
 - `captions/captions_world.json`: MS-COCO captions.
 - `captions/narratives_world.jsonl`: OpenImages localized narratives.
-- `<set>/instances.json`, `<set>/images/`: MS-COCO instances and the scenes of an image set.
+- `<set>/instances.json`, `<set>/images/`: MS-COCO instances and the scenes of an image set;
+  `<set>/captions.json`: MS-COCO captions of them, five each, which nothing learns from.
 - `contact-sheet.png`: the first scenes of the test sets, for the eye.
 """
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 NARRATIVES: Final = 0.25
 """Share of the captions that are narratives."""
+REFERENCES: Final = 5
+"""Captions of each scene that is tested on, as MS-COCO has them."""
 SHEET: Final = "contact-sheet.png"
 SHEET_COLUMNS: Final = 8
 SHEET_ROWS: Final = 3
@@ -136,6 +139,23 @@ def _write_captions(settings: WorldSettings, folder: Path) -> dict[str, int]:
     return {"captions/coco": sentences, "captions/narratives": narratives}
 
 
+def _references(seed: int, name: str, scenes: Sequence[Scene]) -> dict[str, list[dict[str, Any]]]:
+    """MS-COCO captions of an image set: what some people might write about each scene."""
+    annotations = []
+    for number, scene in enumerate(scenes):
+        rng = random.Random(f"world/{seed}/refer/{name}/{number}")  # noqa: S311
+        annotations += [
+            {
+                "id": number * REFERENCES + turn,
+                "image_id": number,
+                "caption": describe(rng, scene).text,
+            }
+            for turn in range(REFERENCES)
+        ]
+    images = [{"id": n, "file_name": f"{n:06d}.png"} for n in range(len(scenes))]
+    return {"images": images, "annotations": annotations}
+
+
 def _write_images(
     seed: int,
     name: str,
@@ -157,6 +177,9 @@ def _write_images(
     with ThreadPoolExecutor(2) as pool:
         pictures = list(pool.map(write, range(count)))
     (folder / "instances.json").write_text(json.dumps(_instances(scenes)), encoding="utf-8")
+    if name != "labelled":
+        said = _references(seed, name, scenes)
+        (folder / "captions.json").write_text(json.dumps(said), encoding="utf-8")
     yield from pictures[: SHEET_COLUMNS * SHEET_ROWS]
 
 

@@ -1,0 +1,119 @@
+"""The flow `describe`: captions for a folder of pictures, by a decoder that learned from text."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact
+
+from flows.command import add_profile, run_command
+from flows.corpus import label_files
+from flows.doors import check_captions, check_model
+from flows.fit import encode_captions
+from tasks.captions.choose import choose_captions
+from tasks.describe.describe import RESULTS, describe_pictures
+from tasks.describe.learn import learn_to_describe
+from tasks.describe.references import read_references
+from tasks.errors import InputError
+from tasks.images.encode import encode_files
+from tasks.images.folders import files_of
+from tasks.profile import Profile, load_profile
+from tasks.results import track
+from tasks.workspace import write_whole
+from tasks.world.files import make_world
+
+
+@flow(name="describe")
+def describe(
+    pictures: str,
+    profile: str | Profile = "demo",
+    settings: dict[str, Any] | None = None,
+    references: str | None = None,
+    out: str = "descriptions",
+) -> dict[str, Any]:
+    """Say what the pictures of a folder show (CapDec); what was done before costs nothing.
+
+    Args:
+        pictures: folder of images, looked through with its subfolders.
+        profile: name, TOML file, or all settings: the captions to learn from, and the CLIP.
+        settings: changes by dotted name, for example {"describe.noise": 0}.
+        references: MS-COCO captions of some of the pictures, to measure against.
+        out: folder for captions.parquet, captions.csv, captions.json and the page index.html.
+
+    Returns:
+        `page`, the path of the page, and scores where there are references.
+
+    """
+    chosen = make_world(load_profile(profile, settings))
+    vocabulary = check_captions(chosen)
+    folder = Path(pictures).absolute()
+    files = check_pictures(folder)
+    said = read_references(Path(references)) if references else {}
+    done = label_files(chosen)
+    choice = choose_captions(
+        chosen, vocabulary, [corpus for _, corpus, _ in done], [labels for *_, labels in done]
+    )
+    with track.run(f"describe {chosen.name}") as run:
+        learned = learn_to_describe(
+            chosen,
+            choice,
+            encode_captions(chosen, choice),
+            lambda epoch, figures: run.metrics(figures, epoch),
+        )
+        found = describe_pictures(
+            chosen, folder, encode_files(chosen, folder, files), learned, said
+        )
+        run.parameters(chosen.flat())
+        run.metrics(found.counts | found.figures)
+        results = Path(out).absolute()
+        results.mkdir(parents=True, exist_ok=True)
+        for name in RESULTS:
+            write_whole(results / name, found.file(name).read_bytes())
+        page = results / "index.html"
+        run.artifact(page)
+    create_link_artifact(key="descriptions", link=page.as_uri(), link_text=f"Said of {pictures}")
+    return {"page": str(page), **found.figures}
+
+
+def check_pictures(folder: Path) -> list[str]:
+    """Files of a folder to be described, looked at before any work starts."""
+    files = files_of(folder).pictures
+    if not files:
+        raise InputError(f"{folder}: no pictures in it")
+    return files
+
+
+def main() -> None:
+    """`python -m flows.describe FOLDER`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.describe", description="Captions for a folder of pictures."
+    )
+    parser.add_argument("pictures", help="folder of images")
+    add_profile(parser)
+    parser.add_argument("--references", help="MS-COCO captions of some of them, to measure against")
+    parser.add_argument(
+        "--out", default="descriptions", help="folder for the results (default: descriptions)"
+    )
+    arguments = parser.parse_args()
+
+    def check(profile: Profile) -> None:
+        check_pictures(Path(arguments.pictures).absolute())
+        if arguments.references:
+            read_references(Path(arguments.references))
+        check_model(profile)
+        check_captions(profile)
+
+    def run(profile: str, settings: dict[str, Any]) -> dict[str, Any]:
+        return describe(arguments.pictures, profile, settings, arguments.references, arguments.out)
+
+    result = run_command(run, check, arguments)
+    for name, value in result.items():
+        if name != "page":
+            sys.stdout.write(f"{name:8} {value:6.1f}\n")
+    sys.stdout.write(f"see it: {result['page']}\n")
+
+
+if __name__ == "__main__":
+    main()

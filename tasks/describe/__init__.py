@@ -1,0 +1,1 @@
+"""Words out of pictures: a decoder learns on captions, and is given images (CapDec)."""
