@@ -17,6 +17,10 @@ from flows.doors import check
 from models.methods.zero_shot import ZeroShot
 from tasks import code, workspace
 from tasks.catalogue import catalogue
+from tasks.describe.describe import describe_pictures
+from tasks.describe.learn import learn_to_describe
+from tasks.images.encode import encode_files
+from tasks.images.folders import files_of
 from tasks.labels.refresh import publish_refresh
 from tasks.pages.quality import quality
 from tasks.pages.report import report
@@ -179,6 +183,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         settings: dict[str, Any] = {"run": RUN}
         settings |= {"labelled": images | {"name": "labelled"}, "objects": "instances_demo.json"}
         settings |= {"labelled.known": 0.8, "novel": ["cat", "dog", "car"]}
+        settings |= {"describe.epochs": 1, "describe.width": 16, "describe.layers": 1}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
         made = {"source": "made", "form": "composed", "at_least": 90}
         settings |= {"sources": [*load_profile("tests/small/small.toml").values()["sources"], made]}
@@ -197,6 +202,12 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
             quality.fn(profile, vocabulary, labelled)
             publish_refresh.fn(profile, vocabulary, labelled)
             fitted = str(outcome.fitted["tai-dpt"].folder)
+            choice = outcome.choice
+            assert choice
+            learned = learn_to_describe.fn(profile, choice, outcome.features, lambda *_: None)
+            pictures = ROOT / "tests" / "small" / "images"
+            encoded = encode_files(profile, pictures, files_of(pictures).pictures[:2])
+            describe_pictures.fn(profile, pictures, encoded, learned, {})
             tag_folder.fn("tests/small/images", fitted, 2, str(home / "tags"))
             (scored,) = outcome.evaluations["tai-dpt"].values()
             marked.fn(write_marks(home, review.fn(_tagged(scored), 4, 0)))
