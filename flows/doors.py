@@ -3,7 +3,7 @@
 Each raises an InputError: one sentence that names the file, line or field.
 """
 
-from tasks.backbone.loading import check_backbone
+from tasks.backbone.loading import check_weights
 from tasks.corpus.ingest import check_captions as check_file
 from tasks.corpus.sources import caption_files
 from tasks.images.draw import check_protocol
@@ -27,7 +27,7 @@ def check_captions(profile: Profile) -> Vocabulary:
 
 def check_model(profile: Profile) -> None:
     """Look at the frozen CLIP's name and weights."""
-    check_backbone(profile.backbone.model, profile.backbone.pretrained)
+    check_weights(profile.backbone.model, profile.backbone.pretrained)
 
 
 def check(profile: Profile) -> Vocabulary:

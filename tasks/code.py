@@ -136,8 +136,9 @@ def _named(path: Path) -> tuple[Path, ...]:
     for node in _running(_tree(path)):
         if isinstance(node, ast.JoinedStr):
             first = node.values[0] if node.values else None
-            if isinstance(first, ast.Constant) and str(first.value).endswith("/"):
-                found += _files_in(ROOT / "sql" / str(first.value))
+            folder = str(first.value) if isinstance(first, ast.Constant) else ""
+            if folder.endswith("/") and not folder.startswith("/"):
+                found += _files_in(ROOT / "sql" / folder)
         elif (
             isinstance(node, ast.Constant)
             and isinstance(node.value, str)

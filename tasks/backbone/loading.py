@@ -18,6 +18,8 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 
 from models.backbone import Backbone, fold_batch_norms
+from tasks.backbone.weights import check_activation, check_reach, put_weights
+from tasks.contents import recall, remember
 from tasks.errors import InputError
 from tasks.workspace import canonical, source_sha256
 
@@ -115,8 +117,12 @@ def check_backbone(model: str, pretrained: str) -> None:
     if not pretrained:
         return
     if _is_file(pretrained):
-        if not Path(pretrained).is_file():
+        path = Path(pretrained).expanduser()
+        if not path.is_file():
             raise InputError(f"field 'backbone.pretrained': no weights file {pretrained}")
+        taken = check_activation(name, str(path), is_file=True)
+        if taken:
+            LOG.info("backbone: %s", taken)
         return
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags:
@@ -124,10 +130,26 @@ def check_backbone(model: str, pretrained: str) -> None:
             f"field 'backbone.pretrained': {name} has no weights tagged {pretrained!r}; there are "
             f"{', '.join(tags) or 'none'}, or name a .safetensors file"
         )
-    if pretrained == "openai" and not name.endswith("-quickgelu"):
-        raise InputError(
-            f"field 'backbone.model': OpenAI's weights need QuickGELU; use {name}-quickgelu"
-        )
+    check_activation(name, pretrained, is_file=False)
+
+
+def check_weights(model: str, pretrained: str) -> None:
+    """Open a weights file, or fetch what a tag names, before work starts; once for each content.
+
+    Raises:
+        InputError: it is not weights of that model, or cannot be fetched.
+
+    """
+    check_backbone(model, pretrained)
+    if not pretrained:
+        return
+    identity = f"weights {backbone_identity(model, pretrained, seed=0, resolution=None)}"
+    if recall(identity):
+        return
+    if not _is_file(pretrained):
+        check_reach(model, pretrained)
+    create_backbone(model, pretrained, seed=0, resolution=None, device="cpu")
+    remember(identity, "whole")
 
 
 def backbone_identity(model: str, pretrained: str, *, seed: int, resolution: int | None) -> str:
@@ -136,7 +158,7 @@ def backbone_identity(model: str, pretrained: str, *, seed: int, resolution: int
     if not pretrained:
         weights = f"random {seed} torch {version('torch')}"
     elif _is_file(pretrained):
-        weights = source_sha256(Path(pretrained))
+        weights = source_sha256(Path(pretrained).expanduser())
     else:
         weights = f"tag {pretrained}"
     identity = {"config": config, "weights": weights, "resolution": resolution}
@@ -182,17 +204,7 @@ def create_backbone(
     # a private stream of random numbers: weights depend on the seed alone
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            clip = open_clip.create_model(
-                name, pretrained=pretrained or None, force_image_size=resolution, weights_only=True
-            )
-        except (RuntimeError, KeyError) as error:
-            if not pretrained:
-                raise
-            first = str(error).strip().splitlines()
-            raise InputError(
-                f"{pretrained}: not weights of {name}: {' '.join(first[:2])}"
-            ) from error
+        clip = _create(name, pretrained, resolution)
     if not pretrained:
         LOG.warning("backbone %s has %s", name, RANDOM_WEIGHTS)
     side = clip.visual.image_size
@@ -206,6 +218,31 @@ def create_backbone(
     except ValueError as error:
         raise InputError(f"field 'backbone.model': {name}: {error}") from error
     return LoadedBackbone(backbone, int(side), preprocess, not pretrained)
+
+
+def _create(name: str, pretrained: str, resolution: int | None) -> Any:
+    """The model, with its weights."""
+    tag = None if _is_file(pretrained) else pretrained or None
+    if _is_file(pretrained):
+        # its warning that there are no weights would not be true
+        logging.disable(logging.WARNING)
+    try:
+        clip = open_clip.create_model(
+            name, pretrained=tag, force_image_size=resolution, weights_only=True
+        )
+    except Exception as error:  # downloads, caches and checkpoints fail in kinds of their own
+        if tag is None:
+            raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"field 'backbone.pretrained': the weights '{tag}' of {name} cannot be had: "
+            f"{first[:200]}; name a file of them instead"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    if _is_file(pretrained):
+        put_weights(clip, Path(pretrained).expanduser(), name)
+    return clip
 
 
 def _check_text_tower(name: str) -> None:
@@ -231,7 +268,7 @@ def _check_text_tower(name: str) -> None:
 
 
 def _is_file(pretrained: str) -> bool:
-    return pretrained.endswith(WEIGHTS_SUFFIXES)
+    return pretrained.endswith(WEIGHTS_SUFFIXES) or "/" in pretrained
 
 
 def _register(model: str) -> str:
