@@ -22,6 +22,7 @@ from tasks.errors import InputError
 
 SAMPLE: Final = 1 << 18
 USUAL: Final = (",", "\t", ";", "|")
+NO_DELIMITER: Final = "\x1f"
 SEPARATOR_LINE: Final = ("sep=", '"sep=')
 SNIFF: Final = "select Delimiter, Quote from sniff_csv($1, all_varchar = true)"
 
@@ -51,6 +52,9 @@ def dialect_of(path: Path, columns: Columns) -> Dialect:
     first = lines[before] if len(lines) > before else ""
     delimiter = stated or _delimiter(first, text, path, columns)
     header = _fields(first, delimiter, columns)
+    if not stated and columns.header and len(header) == 1:
+        # nothing is delimited: a comma is one of the caption's
+        delimiter = NO_DELIMITER
     hint = "; if the file has no header, set header = false" if columns.header else ""
     check_columns(path, header, columns, hint)
     dialect = Dialect(delimiter, '"', tuple(header), before + columns.header)

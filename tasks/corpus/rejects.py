@@ -21,6 +21,14 @@ ADVICE: Final = {
 }
 
 
+ADVICE_OF_FORM: Final = {
+    ("coco", "no_text"): "expected its text in the field 'caption'",
+    ("narratives", "no_text"): "expected its text in the field 'caption'",
+    ("coco", "no_id"): "expected ids in the fields 'id', if any, and 'image_id'",
+    ("narratives", "no_id"): "expected ids in the fields 'image_id' and 'annotator_id'",
+}
+
+
 def rejected_by_reason(rejects: Path) -> dict[str, int]:
     """How many records were rejected for each reason, the most frequent first."""
     with duckdb.connect() as connection:
@@ -37,7 +45,7 @@ def nothing_kept(path: Path, form: str, read: int, rejects: Path) -> str:
         row = connection.execute(sql.query("corpus/first_reject")).fetchone()
     position, reason, raw = row or (0, "unknown", "")
     place = {"coco": "annotation", "narratives": "line"}.get(form, "line or row")
-    advice = ADVICE.get(reason, "look at the file")
+    advice = ADVICE_OF_FORM.get((form, reason)) or ADVICE.get(reason, "look at the file")
     return (
         f"{path}: none of {read:,} records is a caption; the first, {place} {position}, is "
         f"rejected as {reason}: {raw[:SHOWN]}{_fields(raw)}; {advice}"

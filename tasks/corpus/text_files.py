@@ -23,6 +23,10 @@ MAGICS: Final = {
     b"SQLite format 3\x00": "an SQLite database",
     b"%PDF-": "a PDF",
     b"\x89HDF": "an HDF5 file",
+    GZIP_MAGIC: "a file that is packed twice",
+    b"version https://git-lfs": "a Git LFS pointer and not its file",
+    b"<!DOCTYPE html": "a web page",
+    b"<html": "a web page",
 }
 BOMS: Final = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -71,7 +75,7 @@ def opened(path: Path, encoding: str | None = None) -> Iterator[Source]:
             head += more
         found = next((name for magic, name in MAGICS.items() if head.startswith(magic)), None)
         if found:
-            raise InputError(f"{path}: {found}; expected text, unpack it or export it as CSV")
+            raise InputError(f"{path}: {found}; expected text; fetch, unpack or export it")
         name = codecs.lookup(encoding).name if encoding else _guessed(head)
         if name in ("utf-8", "utf-8-sig", "ascii"):
             yield _Joined(head.removeprefix(codecs.BOM_UTF8), file)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tasks.corpus.ingest import check_file, ingest_file
 from tasks.corpus.readers import Form
 from tasks.corpus.records import Columns
+from tasks.errors import InputError
 
 LONG = "dog " * 40_000
 Places = list[tuple[int, str]]
@@ -334,6 +335,44 @@ def test_quotes_of_tab_separated_captions_are_characters(
     assert counts["lines/read"] == len(rows) + 1
     assert counts["captions/kept"] + counts["captions/rejected"] == counts["captions/read"]
     assert len(rejected) <= sum('"' in mark for mark in marks)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt"])
+def test_a_table_of_one_column_has_no_delimiter(tmp_path: Path, name: str) -> None:
+    wanted = ["a dog, big", "a cat; a dog", "a\tbus", 'a "hot" dog', "a | b"]
+    (tmp_path / name).write_text("text\n" + "".join(f"{text}\n" for text in wanted))
+    _, kept, rejected = found(tmp_path / name, "table", Columns("text"))
+    assert [text for _, text in kept] == [" ".join(text.split()) for text in wanted]
+    assert not rejected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(gzip.compress(b"text\na dog\n")), "packed twice"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"PK\x03\x04", "zip archive"),
+    ],
+)
+@pytest.mark.parametrize(("name", "form"), [("t.csv", "table"), ("t.json", "coco")])
+def test_what_is_no_text_is_told_by_its_kind(
+    tmp_path: Path, name: str, form: Form, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        check_file(tmp_path / name, form, Columns("text"))
+
+
+def test_nothing_kept_names_the_fields(tmp_path: Path) -> None:
+    content = {"images": [{"id": 1}], "annotations": [{"id": 1, "image_id": 1, "captions": "a"}]}
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    told = r"annotation 1, .*fields: 'id', 'image_id', 'captions'\); .*the field 'caption'$"
+    with pytest.raises(InputError, match=told):
+        check_file(tmp_path / "c.json", "coco")
+    (tmp_path / "n.jsonl").write_text('{"image_id": "a", "caption": "a dog"}\n')
+    with pytest.raises(InputError, match=r"'image_id' and 'annotator_id'$"):
+        check_file(tmp_path / "n.jsonl", "narratives")
 
 
 def test_a_runaway_quote_costs_its_own_line(tmp_path: Path) -> None:
