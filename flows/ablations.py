@@ -34,7 +34,7 @@ def ablations(
     """Vary one setting at a time; stages that variants share are done once.
 
     Args:
-        names: studies by name (losses, captions, prompts, sharing, length, position), or all.
+        names: studies by name (few-shot, partial-labels, losses, captions, ...), or all.
         profile: name, TOML file, or all settings.
         settings: changes by dotted name, for example {"seed": 5}.
         seeds: runs per variant; by default as many as the study asks for.
@@ -54,6 +54,7 @@ def ablations(
 
 def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
     """Run every variant of a study; returns the path of its page, which shows `command`."""
+    studies.check_study(study, profile)
     check(profile)
     with track.run(f"ablation {study.name} {profile.name}") as run:
         run.parameters(profile.flat())
@@ -63,7 +64,7 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
             "corpora": [corpus.key for _, corpus, _ in done],
             "labels": [labelled.key for _, _, labelled in done],
         }
-        found: dict[str, list[dict[str, float]]] = {variant: [] for variant in study.variants}
+        found: dict[str, list[studies.Maps]] = {variant: [] for variant in study.variants}
         for variant in study.variants:
             for seed in range(profile.seed, profile.seed + seeds):
                 varied = load_profile(profile, studies.settings_of(study, variant, seed))
@@ -74,7 +75,12 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
                     )
                     maps = studies.maps_of(varied, outcome)
                     classes = studies.classes_of(varied, outcome)
-                    of_seed.metrics({f"mAP/{name}": value for name, value in maps.items()})
+                    of_seed.metrics(
+                        {
+                            "/".join(("mAP", *place[: 1 + (len(varied.run) > 1)])): value
+                            for place, value in maps.items()
+                        }
+                    )
                     found[variant].append(maps)
         rows = studies.table_of(study, found, classes)
         page = home() / "ablations" / f"{study.name}-{profile.name}.html"
@@ -82,7 +88,8 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
         write_whole(page, page_of(study, profile, rows, command))
         run.artifact(page)
         table = [
-            {"images": row.images, study.axis: row.variant, "mAP": round(row.mean, 2)}
+            {"images": row.images, **({"method": row.method} if row.method else {})}
+            | {study.axis: row.variant, "mAP": round(row.mean, 2)}
             | {"over classes": row.classes, "sd": round(row.spread, 2), "seeds": len(row.values)}
             for row in rows
         ]
@@ -117,8 +124,10 @@ def main() -> None:
     try:
         settings = dict(parse_setting(text) for text in arguments.set)
         # before Prefect starts a server, so that bad input is one sentence within seconds
-        studies.chosen_studies(arguments.studies)
-        check(load_profile(arguments.profile, settings))
+        profile = load_profile(arguments.profile, settings)
+        for study in studies.chosen_studies(arguments.studies):
+            studies.check_study(study, profile)
+        check(profile)
         for page in ablations(arguments.studies, arguments.profile, settings, arguments.seeds):
             sys.stdout.write(f"see it: {page}\n")
     except InputError as error:

@@ -1,7 +1,7 @@
 """CoOp (Zhou et al., IJCV 2022): the contexts of prompts, learned from labelled images."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from models.backbone import ImageFeatures
 from models.examples import ImageBatch
 from models.losses import CosineLoss, LossName
-from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
+from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
 from models.prompts import Position, PromptLearner
 from models.scoring import global_scores
+from models.studies import FEW_SHOT, NOVEL_CLASSES
 
 LOOKED_AT = 1024
 """Images whose mean cosine the losses with a bias start from."""
@@ -99,6 +100,7 @@ class CoOp(Method):
     needs = frozenset({"causal text tower", "text tower"})
     Settings = ContextSettings
     settings: ContextSettings
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, NOVEL_CLASSES)
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""

@@ -1,7 +1,7 @@
 """DualCoOp (Sun et al., NeurIPS 2022): a prompt for a class and one against it, by place."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from models.backbone import ImageFeatures
 from models.examples import ImageBatch
 from models.losses import focused_loss
-from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
+from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
 from models.prompts import PromptLearner
+from models.studies import FEW_SHOT, PARTIAL_LABELS
 
 RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
     "original": {"batch": 32, "scale": 100.0, "sharpness": 20.0},
@@ -123,6 +124,7 @@ class DualCoOp(Method):
     needs = frozenset({"causal text tower", "text tower", "dense features"})
     Settings = DualSettings
     settings: DualSettings
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, PARTIAL_LABELS)
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""

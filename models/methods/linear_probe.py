@@ -1,6 +1,7 @@
 """A linear probe learns from true labels: for scale, what labelled images would have taught."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 
 from models.backbone import ImageFeatures
 from models.examples import Images
-from models.method import Method, MethodSettings, Scores, Setup, State
+from models.method import Method, MethodSettings, Scores, Setup, State, Study
+from models.studies import FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
 
 
 class ProbeSettings(MethodSettings):
@@ -35,6 +37,7 @@ class LinearProbe(Method):
     needs = frozenset({"dense features"})
     Settings = ProbeSettings
     settings: ProbeSettings
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, PARTIAL_LABELS, NOVEL_CLASSES)
 
     def fit(self, setup: Setup, examples: Images) -> State:
         """Weights [C, 2d] and biases [C] that minimise the cross-entropy of known labels.

@@ -19,11 +19,13 @@ from models.method import (
     Scores,
     Setup,
     State,
+    Study,
     TrainedSettings,
 )
 from models.metrics import average_precisions
 from models.prompts import class_embeddings
 from models.scoring import global_scores
+from models.studies import FEW_SHOT, NOVEL_CLASSES
 from models.templates import PLAIN, clip_templates
 
 ALPHAS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -84,6 +86,7 @@ class TipAdapter(Method):
     needs = frozenset({"text tower"})
     Settings: ClassVar[type[MethodSettings]] = TipSettings
     settings: _CacheSettings
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, NOVEL_CLASSES)
 
     def fit(self, setup: Setup, examples: Images) -> State:
         """The cache, and alpha and beta."""

@@ -1,15 +1,16 @@
 """Zero-shot CLIP whose class vectors have lost their mean: the best that needs no training."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from models.backbone import ImageFeatures
-from models.method import Method, MethodSettings, Scores, Setup, State
+from models.method import Method, MethodSettings, Scores, Setup, State, Study
 from models.prompts import class_embeddings
 from models.scoring import centred, centred_scores
+from models.studies import FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
 from models.templates import PLAIN, clip_templates
 
 FEWEST_CLASSES: Final = 10
@@ -56,6 +57,7 @@ class ZeroShotCentred(Method):
     needs = frozenset({"text tower", "dense features"})
     Settings = CentredSettings
     settings: CentredSettings
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, PARTIAL_LABELS, NOVEL_CLASSES)
 
     def fit(self, setup: Setup, examples: Any) -> State:
         """Class vectors [C, d] without their mean."""

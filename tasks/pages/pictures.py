@@ -37,6 +37,7 @@ COLOURS: Final = {
 }
 TEXT, FAINT, *SERIES = COLOURS
 DASHES: Final = ((0, (1, 1)), (0, (4, 1.5)), (0, ()), (0, (6, 1, 1, 1)), (0, (2, 2)))
+MARKERS: Final = ("o", "s", "^", "D")
 STYLE: Final = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -161,6 +162,46 @@ def study(names: Sequence[str], values: Mapping[str, Sequence[Sequence[float]]],
         axes.grid(axis="y")
         if len(values) > 1:
             figure.legend(loc="outside upper left", ncols=len(values))
+    return svg[0]
+
+
+def curves(
+    picture: str,
+    names: Sequence[str],
+    values: Mapping[str, Sequence[tuple[float, float]]],
+    axis: str,
+) -> str:
+    """MAP of each method by variant, with the standard deviation over seeds as a band.
+
+    Args:
+        picture: name of the picture, for its ids.
+        names: the variants; where all are numbers, they stand where those are.
+        values: by method, (mean, standard deviation) of each variant.
+        axis: what the variants are variants of.
+
+    """
+    is_number = all(name.isdecimal() for name in names)
+    numbers = [float(name) for name in names] if is_number else list(range(len(names)))
+    # shots double from one to the next, shares of labels do not
+    is_doubling = is_number and max(numbers) > 4 * max(min(numbers), 1) and min(numbers) < 10
+    places = np.log2(numbers) if is_doubling else np.array(numbers)
+    with _picture(re.sub(r"\W", "-", picture), (WIDTH, 3.2 + 0.2 * (len(values) // 2))) as (
+        figure,
+        svg,
+    ):
+        axes = figure.subplots()
+        for number, (method, of_method) in enumerate(values.items()):
+            means, spreads = (np.array(part) for part in zip(*of_method, strict=True))
+            colour, dashes = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
+            marker = MARKERS[number // len(SERIES) % len(MARKERS)]
+            axes.plot(places, means, color=colour, linestyle=dashes, marker=marker, label=method)
+            axes.fill_between(
+                places, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0
+            )
+        axes.set_xticks(places, [_short(name) for name in names])
+        axes.set(xlabel=axis, ylabel="mAP, percent")
+        axes.grid(axis="y")
+        figure.legend(loc="outside upper left", ncols=2)
     return svg[0]
 
 

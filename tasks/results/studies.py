@@ -1,10 +1,12 @@
-"""Studies: one setting of a method varied, everything else as the profile has it."""
+"""Studies: settings varied, everything else as the profile has it, by one method or several."""
 
+import csv
 import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from models.method import Study
 from tasks.catalogue import catalogue
@@ -13,22 +15,36 @@ from tasks.profile import Profile
 from tasks.results.evaluate import classes_told
 from tasks.results.outcome import Outcome
 
+PUBLISHED: Final = Path(__file__).with_name("published.csv")
+ORDER: Final = ("nothing", "captions", "labelled images")
+"""What methods learn from, as they stand in tables; what is none of these comes last."""
+ALL_IMAGES: Final = "mAP_all_images/merged"
+Maps = Mapping[tuple[str, str], float]
+"""Merged mAP, percent, by image set and method."""
+
 
 @functools.cache
-def studies() -> dict[str, tuple[Study, str]]:
-    """All methods' studies by name, each with the method that it is about."""
-    return {
-        study.name: (study, name)
-        for name, method in catalogue().items()
-        for study in method.studies
-    }
+def studies() -> dict[str, tuple[Study, tuple[str, ...]]]:
+    """All studies by name, each with the methods that name it, as tables have them."""
+    found: dict[str, tuple[Study, tuple[str, ...]]] = {}
+    names = sorted(catalogue(), key=lambda name: _place(catalogue()[name].learns_from))
+    for name in names:
+        for study in catalogue()[name].studies:
+            _, others = found.get(study.name, (study, ()))
+            found[study.name] = (study, (*others, name))
+    return found
+
+
+def _place(learns_from: str) -> int:
+    return ORDER.index(learns_from) if learns_from in ORDER else len(ORDER)
 
 
 @dataclass(frozen=True)
 class Row:
-    """MAP of one variant on one image set: a value per seed, percent, merged."""
+    """MAP of one variant and method on one image set: a value per seed, percent, merged."""
 
     images: str
+    method: str
     variant: str
     values: tuple[float, ...]
     classes: str
@@ -55,30 +71,72 @@ def chosen_studies(names: Sequence[str]) -> list[Study]:
 
 
 def settings_of(study: Study, variant: str, seed: int) -> dict[str, Any]:
-    """Changes to the profile for one run of a study: its method alone, nothing to compare to."""
-    _, method = studies()[study.name]
-    return {"run": [method], "headline": None, "seed": seed, **study.variants[variant]}
+    """Changes to the profile for one run of a study: its methods alone, nothing to compare to."""
+    _, methods = studies()[study.name]
+    return {"run": list(methods), "headline": None, "seed": seed, **study.variants[variant]}
 
 
-def maps_of(profile: Profile, outcome: Outcome) -> dict[str, float]:
-    """Merged mAP, percent, by image set, of the run's method."""
-    found = outcome.evaluations[profile.headline_method]
-    return {name: stage.figures["mAP/merged"] for name, stage in found.items()}
+def check_study(study: Study, profile: Profile) -> None:
+    """See that the profile has what the study varies.
+
+    Raises:
+        InputError: labelled images are varied, and it has none.
+
+    """
+    varied = {name for changes in study.variants.values() for name in changes}
+    if profile.labelled is None and any(name.startswith("labelled.") for name in varied):
+        raise InputError(
+            f"study '{study.name}' varies labelled images, and profile '{profile.name}' has no "
+            "image set `labelled`; add one, with true labels"
+        )
+
+
+def maps_of(profile: Profile, outcome: Outcome) -> Maps:
+    """Merged mAP, percent, of every method of a run, also on all images where some count."""
+    found = {}
+    for method in profile.run:
+        for name, stage in outcome.evaluations[method].items():
+            found[name, method] = stage.figures["mAP/merged"]
+            if ALL_IMAGES in stage.figures:
+                found[f"{name}, all images", method] = stage.figures[ALL_IMAGES]
+    return found
 
 
 def classes_of(profile: Profile, outcome: Outcome) -> dict[str, str]:
     """Classes that an mAP is the mean over, by image set."""
-    found = outcome.evaluations[profile.headline_method]
-    return {name: classes_told(stage.figures) for name, stage in found.items()}
+    found = outcome.evaluations[profile.run[0]]
+    told = {name: classes_told(stage.figures) for name, stage in found.items()}
+    return told | {f"{name}, all images": classes for name, classes in told.items()}
 
 
 def table_of(
-    study: Study, found: Mapping[str, Sequence[Mapping[str, float]]], classes: Mapping[str, str]
+    study: Study, found: Mapping[str, Sequence[Maps]], classes: Mapping[str, str]
 ) -> list[Row]:
-    """A row per image set and variant from each variant's mAPs, seed by seed."""
-    names = list(next(iter(found.values()))[0])
+    """A row per image set, method and variant from each variant's mAPs, seed by seed.
+
+    Where each run had one method, that may be another one in each variant, and has no name here.
+    """
+    if all(len({method for _, method in seeds[0]}) == 1 for seeds in found.values()):
+        found = {variant: [_unnamed(maps) for maps in seeds] for variant, seeds in found.items()}
+    places = list(next(iter(found.values()))[0])
+    sets = list(dict.fromkeys(images for images, _ in places))
     return [
-        Row(images, variant, tuple(of_seed[images] for of_seed in found[variant]), classes[images])
-        for images in names
+        Row(images, method, variant, tuple(maps[place] for maps in found[variant]), classes[images])
+        for place in sorted(places, key=lambda place: sets.index(place[0]))
+        for images, method in [place]
         for variant in study.variants
     ]
+
+
+def _unnamed(maps: Maps) -> Maps:
+    return {(images, ""): value for (images, _), value in maps.items()}
+
+
+def published(study: Study, profile: str) -> dict[str, dict[str, float]]:
+    """Published mAP in percent by row and variant, where the profile is a paper's."""
+    found: dict[str, dict[str, float]] = {}
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            if (line["study"], line["profile"]) == (study.name, profile):
+                found.setdefault(line["row"], {})[line["variant"]] = float(line["mAP"])
+    return found

@@ -12,11 +12,15 @@ from tasks.results import studies
 
 @pytest.mark.parametrize("name", list(studies.studies()))
 def test_every_variant_is_a_profile_that_differs_in_the_study_alone(name: str) -> None:
-    study, method = studies.studies()[name]
-    base = load_profile("coco-mini", {"run": [method]}).flat()
+    study, methods = studies.studies()[name]
+    labelled = load_profile("demo").labelled
+    assert labelled
+    with_labelled = {"labelled": labelled.model_dump()}
+    profile = load_profile("coco-mini", with_labelled)
+    base = load_profile(profile, {"run": list(methods)}).flat()
     seen = []
     for variant in study.variants:
-        flat = load_profile("coco-mini", studies.settings_of(study, variant, seed=7)).flat()
+        flat = load_profile(profile, studies.settings_of(study, variant, seed=7)).flat()
         changed = {key: value for key, value in flat.items() if value != base[key]}
         assert changed.pop("seed") == 7
         assert set(changed) <= set(study.variants[variant])
@@ -34,7 +38,9 @@ def test_an_unknown_study_is_named() -> None:
 def test_tables_and_pages_have_every_variant() -> None:
     study = studies.studies()["captions"][0]
     found = {
-        variant: [{"<b>same</b>": 10.0 * at + seed, "shift": 1.0} for seed in range(3)]
+        variant: [
+            {("<b>same</b>", "one"): 10.0 * at + seed, ("shift", "one"): 1.0} for seed in range(3)
+        ]
         for at, variant in enumerate(study.variants)
     }
     rows = studies.table_of(study, found, {"<b>same</b>": "3 of 6", "shift": "6 of 6"})
@@ -49,3 +55,57 @@ def test_tables_and_pages_have_every_variant() -> None:
     assert "<b>" not in text
     assert "python -m &lt;flows&gt;" in text
     assert text.count("<tr><td>") == len(rows)
+
+
+def test_a_study_of_several_methods_has_a_line_and_a_row_for_each() -> None:
+    study = studies.studies()["partial-labels"][0]
+    sets, methods = ("same", "shift", "same, all images"), ("first", "<i>second</i>")
+    found = {
+        variant: [
+            {
+                (images, method): 10.0 * at + number + seed
+                for images in sets
+                for number, method in enumerate(methods)
+            }
+            for seed in range(2)
+        ]
+        for at, variant in enumerate(study.variants)
+    }
+    rows = studies.table_of(study, found, dict.fromkeys(sets, "3 of 6"))
+    assert len(rows) == len(sets) * len(methods) * len(study.variants)
+    assert rows[1].values == (10.0, 11.0)
+    page = page_of(study, load_profile("voc2007"), rows, "python -m flows")
+    assert "<i>second" not in page
+    assert page.count("&lt;i&gt;second") >= len(sets)
+    # the paper's own figures stand beside ours where the profile is the paper's
+    assert "published: DualCoOp (its paper)" in page
+    assert "90.3" in page
+    assert "published" not in page_of(study, load_profile("demo"), rows, "python -m flows")
+
+
+def test_published_figures_have_the_means_that_are_published_with_them() -> None:
+    means = {
+        ("coco2014", "SARB"): 77.9,
+        ("coco2014", "DualCoOp (its paper)"): 81.9,
+        ("coco2014", "DualCoOp (TaI's reproduction)"): 83.3,
+        ("coco2014", "TaI-DPT + DualCoOp"): 83.6,
+        ("voc2007", "SARB"): 90.7,
+        ("voc2007", "DualCoOp (its paper)"): 93.2,
+        ("voc2007", "DualCoOp (TaI's reproduction)"): 94.1,
+        ("voc2007", "TaI-DPT + DualCoOp"): 94.8,
+        ("nuswide", "DualCoOp (TaI's reproduction)"): 57.2,
+        ("nuswide", "TaI-DPT + DualCoOp"): 58.3,
+    }
+    study = studies.studies()["partial-labels"][0]
+    for (profile, row), mean in means.items():
+        values = studies.published(study, profile)[row]
+        assert list(values) == list(study.variants)
+        # two of the published means are rounded down
+        assert statistics.fmean(values.values()) == pytest.approx(mean, abs=0.11)
+
+
+def test_a_study_of_labelled_images_needs_some() -> None:
+    study = studies.studies()["few-shot"][0]
+    with pytest.raises(InputError, match=r"study 'few-shot' varies labelled images, and profile"):
+        studies.check_study(study, load_profile("coco-mini"))
+    studies.check_study(study, load_profile("demo"))
