@@ -13,7 +13,7 @@ from models.examples import ImageBatch
 from models.losses import focused_loss
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
 from models.prompts import PromptLearner
-from models.studies import FEW_SHOT, PARTIAL_LABELS
+from models.studies import PARTIAL_LABELS
 
 RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
     "original": {"batch": 32, "scale": 100.0, "sharpness": 20.0},
@@ -124,7 +124,7 @@ class DualCoOp(Method):
     needs = frozenset({"causal text tower", "text tower", "dense features"})
     Settings = DualSettings
     settings: DualSettings
-    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, PARTIAL_LABELS)
+    studies: ClassVar[tuple[Study, ...]] = (PARTIAL_LABELS,)
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""
