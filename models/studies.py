@@ -25,3 +25,12 @@ NOVEL_CLASSES: Final = Study(
     {str(shots): {"novel": 16, "labelled.shots": shots} for shots in (1, 5)},
     seeds=3,
 )
+BLEND: Final = Study(
+    "blend",
+    "How much should what images taught weigh?",
+    "weight of what labelled images taught, percent",
+    {
+        str(rate): {"methods.blend.rate": rate / 100, "labelled.shots": 4}
+        for rate in (0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+    },
+)

@@ -1,7 +1,7 @@
 """Scores of several methods blended: what text taught, and what labelled images taught."""
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.backbone import ImageFeatures
 from models.examples import Images
-from models.method import Method, MethodSettings, Scores, Setup, State, state_of
+from models.method import Method, MethodSettings, Scores, Setup, State, Study, state_of
+from models.studies import BLEND, FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
 
 IMAGES_AT_ONCE = 256
 
@@ -57,6 +58,7 @@ class Blend(Method):
     learns_from = "other methods"
     Settings = BlendSettings
     settings: BlendSettings
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, PARTIAL_LABELS, NOVEL_CLASSES, BLEND)
 
     def builds_on(self, before: Sequence[type[Method]]) -> tuple[str, ...]:
         """The parts that are named, or one of each kind.

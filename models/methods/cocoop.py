@@ -1,6 +1,6 @@
 """CoCoOp (Zhou et al., CVPR 2022): contexts that each image's own feature shifts."""
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import torch
 from pydantic import Field
@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from models.backbone import ImageFeatures
 from models.examples import ImageBatch
 from models.losses import CosineLoss, LossName
-from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
+from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
 from models.prompts import PromptLearner, encode_rows, rows_of
-from models.studies import FEW_SHOT
 from models.tower import StoredTower, tower_state
 
 NARROWING: Final = 16
@@ -145,7 +144,6 @@ class CoCoOp(Method):
     needs = frozenset({"causal text tower", "text tower"})
     Settings = ConditionalSettings
     settings: ConditionalSettings
-    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT,)
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""

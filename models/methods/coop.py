@@ -14,7 +14,7 @@ from models.losses import CosineLoss, LossName
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
 from models.prompts import Position, PromptLearner
 from models.scoring import global_scores
-from models.studies import FEW_SHOT, NOVEL_CLASSES
+from models.studies import BLEND, FEW_SHOT, NOVEL_CLASSES
 
 LOOKED_AT = 1024
 """Images whose mean cosine the losses with a bias start from."""
@@ -100,7 +100,7 @@ class CoOp(Method):
     needs = frozenset({"causal text tower", "text tower"})
     Settings = ContextSettings
     settings: ContextSettings
-    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, NOVEL_CLASSES)
+    studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, NOVEL_CLASSES, BLEND)
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""

@@ -13,7 +13,7 @@ from models.losses import LossName, loss_on_cosines
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
 from models.prompts import Position, PromptLearner
 from models.scoring import global_scores, local_scores, merged_scores, packed_local_scores
-from models.studies import FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
+from models.studies import BLEND, FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
 
 
 class PromptSettings(TrainedSettings):
@@ -128,6 +128,7 @@ class TaIDPT(Method):
         FEW_SHOT,
         PARTIAL_LABELS,
         NOVEL_CLASSES,
+        BLEND,
     )
 
     def learner(self, setup: Setup) -> Learner:

@@ -27,8 +27,9 @@ Maps = Mapping[tuple[str, str], float]
 def studies() -> dict[str, tuple[Study, tuple[str, ...]]]:
     """All studies by name, each with the methods that name it, as tables have them."""
     found: dict[str, tuple[Study, tuple[str, ...]]] = {}
-    names = sorted(catalogue(), key=lambda name: _place(catalogue()[name].learns_from))
-    for name in names:
+    # backwards by name, which puts prompts behind caches: the last of a kind is what others blend
+    names = sorted(catalogue(), reverse=True)
+    for name in sorted(names, key=lambda name: _place(catalogue()[name].learns_from)):
         for study in catalogue()[name].studies:
             _, others = found.get(study.name, (study, ()))
             found[study.name] = (study, (*others, name))
