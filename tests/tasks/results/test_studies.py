@@ -54,7 +54,7 @@ def test_tables_and_pages_have_every_variant() -> None:
     text = page_of(study, load_profile("coco-mini"), rows, "python -m <flows>")
     assert "<b>" not in text
     assert "python -m &lt;flows&gt;" in text
-    assert text.count("<tr><td>") == len(rows)
+    assert text.count("<tr><td") == len(rows)
 
 
 def test_a_study_of_several_methods_has_a_line_and_a_row_for_each() -> None:
