@@ -5,6 +5,7 @@ InputError those records say nothing more than its sentence, so one is kept, wit
 """
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -58,6 +59,7 @@ def _is_command() -> bool:
 
 def _end_quietly() -> None:
     """Close stderr to what libraries say when Python is gone: DuckDB's list of leaked instances."""
-    sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    # it may be closed already, or none
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
