@@ -1,5 +1,6 @@
 """The flow `fit`: fit the run's methods on captions or labelled images, evaluate them on images."""
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
@@ -65,10 +66,9 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 lesson = Lesson(listed=drawn, images=encoded)
             elif profile.learns_from(name, "other methods"):
                 listed, encoded = images[profile.reference.name]
-                parts = {part.name: states[part.name] for part in profile.method(name).parts}
-                lesson = Lesson(
-                    listed=listed, images=encoded, parts=parts, kappa=profile.reference.kappa
-                )
+                lesson = Lesson(listed=listed, images=encoded, kappa=profile.reference.kappa)
+            parts = {part.name: states[part.name] for part in profile.method(name).parts}
+            lesson = replace(lesson, parts=parts)
             fitted = states[name] = _fitted(profile, vocabulary, name, lesson, run)
             keys["fitted"][name] = fitted.key
             for image_set in profile.images:
@@ -136,7 +136,8 @@ def _fitted(
     profile: Profile, vocabulary: Vocabulary, name: str, lesson: Lesson, run: track.Run
 ) -> Stage:
     """A method's state; what it learned from, and each epoch, are logged to `run`."""
-    images = "images without labels" if lesson.parts else "labelled images"
+    is_labelled = profile.learns_from(name, "labelled images")
+    images = "labelled images" if is_labelled else "images without labels"
     for context, stage in (("captions", lesson.choice), (images, lesson.listed)):
         if stage:
             run.dataset(context, stage, "training")

@@ -1,6 +1,7 @@
 """The stages of a profile in order, without Prefect's server; as a script: their digests."""
 
 import json
+from dataclasses import replace
 
 from flows.doors import check, check_captions
 from tasks.captions.choose import choose_captions
@@ -67,10 +68,9 @@ def whole_run(profile: Profile) -> Outcome:
             lesson = Lesson(listed=drawn, images=images)
         elif profile.learns_from(name, "other methods"):
             listed, images = encoded[profile.reference.name]
-            parts = {part.name: fitted[part.name] for part in profile.method(name).parts}
-            lesson = Lesson(
-                listed=listed, images=images, parts=parts, kappa=profile.reference.kappa
-            )
+            lesson = Lesson(listed=listed, images=images, kappa=profile.reference.kappa)
+        parts = {part.name: fitted[part.name] for part in profile.method(name).parts}
+        lesson = replace(lesson, parts=parts)
         fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
         listed, images = encoded[image_set.name]
         shown = narrow.fn(profile, vocabulary, listed)
