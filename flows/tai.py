@@ -12,13 +12,13 @@ from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
 from flows.doors import check
 from flows.fit import fit
-from tasks.catalogue import method_class
 from tasks.corpus.readers import is_composed
 from tasks.labels.vocabulary import vocabulary_path
 from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
 from tasks.results import store, track
 from tasks.results.evaluate import classes_told
+from tasks.results.groups import groups_of
 from tasks.results.outcome import BRANCHES, Outcome, found_again
 from tasks.results.thresholds import choose_thresholds
 from tasks.serving import registry
@@ -61,7 +61,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         outcome = choose_thresholds(
             chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id)
         )
-        table = _table(outcome.evaluations)
+        table = _table(chosen, outcome)
         headline = outcome.evaluations[chosen.headline_method]
         figures = {name: stage.figures for name, stage in headline.items()}
         if outcome.thresholds:
@@ -119,19 +119,24 @@ def _total(found: list[Stage]) -> dict[str, int]:
 
 def _description(profile: Profile, table: list[dict[str, Any]], command: str) -> str:
     """What stands at the top of the run's page in MLflow."""
-    lines = [profile.description, "", "| images | method | mAP |", "|---|---|--:|"]
-    lines += [f"| {row['images']} | {row['method']} | {row['merged']} |" for row in table]
+    head = "| learned from | images | method | mAP |"
+    lines = [profile.description, "", head, "|---|---|---|--:|"]
+    lines += [
+        f"| {row['learned from']} | {row['images']} | {row['method']} | {row['merged']} |"
+        for row in table
+    ]
     return "\n".join([*lines, "", f"    {command}"])
 
 
-def _table(evaluations: dict[str, dict[str, Stage]]) -> list[dict[str, Any]]:
+def _table(profile: Profile, outcome: Outcome) -> list[dict[str, Any]]:
     return [
-        {"images": name, "method": method}
+        {"learned from": told, "images": name, "method": method}
         | {branch: _rounded(stage.figures.get(f"mAP/{branch}")) for branch in BRANCHES}
         | {"over classes": classes_told(stage.figures)}
         | {"ignored_negative": _rounded(stage.figures.get("mAP_ignored_negative/merged"))}
-        for method, of_method in evaluations.items()
-        for name, stage in of_method.items()
+        for told, methods in groups_of(profile, outcome).items()
+        for method in methods
+        for name, stage in outcome.evaluations[method].items()
     ]
 
 
@@ -152,9 +157,13 @@ def _print(result: dict[str, Any]) -> None:
     shown = Table(title="mAP, percent")
     rows = [dict(row) for row in result["map"]]
     strict = [row.pop("ignored_negative") for row in rows]
+    told = [row.pop("learned from") for row in rows]
     for column in rows[0]:
         shown.add_column(column, justify="right" if column in BRANCHES else "left")
-    for row in rows:
+    for number, row in enumerate(rows):
+        if told[number] not in told[:number]:
+            shown.add_section()
+            shown.add_row("learned from", told[number])
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
     console = Console()
     console.print(shown)
@@ -164,9 +173,6 @@ def _print(result: dict[str, Any]) -> None:
                 f"{row['images']}, {row['method']}: {value} merged with difficult objects as "
                 "negatives, as published"
             )
-    for name in dict.fromkeys(row["method"] for row in result["map"]):
-        if method_class(name).learns_from == "labelled images":
-            console.print(f"{name}, for scale, learned from the true labels of other images")
     console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
     console.print(store.tracking_uri(), soft_wrap=True)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)

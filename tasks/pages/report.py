@@ -33,6 +33,7 @@ from tasks.pages import account, charts, showcase, words
 # the page asks the profile, so its code belongs to the page's key
 from tasks.profile import Profile
 from tasks.results.evaluate import SCORES, TOP, classes_told, scores_of
+from tasks.results.groups import groups_of
 from tasks.results.outcome import BRANCHES, Outcome
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
 
@@ -117,7 +118,7 @@ def write_report(
         else "The CLIP of this run has random weights: it shows that the road is whole, not that "
         "the method works.",
         "headline": _headline(profile, outcome, method, image_set.name, scored),
-        "tables": [_table(each, outcome, method) for each in profile.images],
+        "tables": [_table(profile, each, outcome, method) for each in profile.images],
         "best": showcase.cards(scored, understood[: showcase.CARDS]),
         "worst": showcase.cards(scored, understood[showcase.CARDS :][: -showcase.CARDS - 1 : -1]),
         "maps": maps,
@@ -186,21 +187,35 @@ def _captions_learned(outcome: Outcome, method: str) -> int:
     return outcome.choice.counts["captions/selected"] - held_out
 
 
-def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]:
-    """The scores on an image set: a row per method, and the images that have none."""
+def _table(profile: Profile, image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]:
+    """The scores on an image set: rows by what was learned from, and images that have none."""
     found = {name: stages[image_set.name] for name, stages in outcome.evaluations.items()}
+    groups = [
+        {"learned_from": told, "rows": _rows({name: found[name] for name in names})}
+        for told, names in groups_of(profile, outcome).items()
+    ]
+    ours = found[method]
+    rejects = pq.read_table(outcome.images[image_set.name].file(REJECTS)).slice(0, LISTED)
+    return {
+        "name": image_set.name,
+        "groups": groups,
+        "images": ours.counts["images"],
+        "scored": ours.counts["images/scored"],
+        "missing": ours.counts["images/without_score"],
+        "classes": classes_told(ours.figures),
+        "missing_last": ours.figures.get("mAP_missing_last/merged"),
+        "ignored_negative": ours.figures.get("mAP_ignored_negative/merged"),
+        "rejects": rejects.to_pylist(),
+    }
+
+
+def _rows(found: dict[str, Stage]) -> list[dict[str, Any]]:
+    """A row per method of a group; the best of the group is marked."""
     best = {
-        branch: max(
-            (
-                stage.figures.get(f"mAP/{branch}", -math.inf)
-                for name, stage in found.items()
-                if method_class(name).learns_from != "labelled images"
-            ),
-            default=-math.inf,
-        )
+        branch: max(stage.figures.get(f"mAP/{branch}", -math.inf) for stage in found.values())
         for branch in BRANCHES
     }
-    rows = [
+    return [
         {
             "method": name,
             "what": method_class(name).summary,
@@ -218,19 +233,6 @@ def _table(image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]
         }
         for name, stage in found.items()
     ]
-    ours = found[method]
-    rejects = pq.read_table(outcome.images[image_set.name].file(REJECTS)).slice(0, LISTED)
-    return {
-        "name": image_set.name,
-        "rows": rows,
-        "images": ours.counts["images"],
-        "scored": ours.counts["images/scored"],
-        "missing": ours.counts["images/without_score"],
-        "classes": classes_told(ours.figures),
-        "missing_last": ours.figures.get("mAP_missing_last/merged"),
-        "ignored_negative": ours.figures.get("mAP_ignored_negative/merged"),
-        "rejects": rejects.to_pylist(),
-    }
 
 
 def _thresholds(outcome: Outcome) -> dict[str, Any] | None:
