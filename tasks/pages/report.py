@@ -19,6 +19,7 @@ from prefect.cache_policies import NO_CACHE
 
 import sql
 from models.backbone import Backbone
+from models.method import Method
 from models.metrics import bootstrap_maps, interval
 from tasks import pages
 from tasks.backbone.loading import load
@@ -191,7 +192,7 @@ def _table(profile: Profile, image_set: ImageSet, outcome: Outcome, method: str)
     """The scores on an image set: rows by what was learned from, and images that have none."""
     found = {name: stages[image_set.name] for name, stages in outcome.evaluations.items()}
     groups = [
-        {"learned_from": told, "rows": _rows({name: found[name] for name in names})}
+        {"learned_from": told, "rows": _rows(profile, {name: found[name] for name in names})}
         for told, names in groups_of(profile, outcome).items()
     ]
     ours = found[method]
@@ -209,7 +210,7 @@ def _table(profile: Profile, image_set: ImageSet, outcome: Outcome, method: str)
     }
 
 
-def _rows(found: dict[str, Stage]) -> list[dict[str, Any]]:
+def _rows(profile: Profile, found: dict[str, Stage]) -> list[dict[str, Any]]:
     """A row per method of a group; the best of the group is marked."""
     best = {
         branch: max(stage.figures.get(f"mAP/{branch}", -math.inf) for stage in found.values())
@@ -218,7 +219,7 @@ def _rows(found: dict[str, Stage]) -> list[dict[str, Any]]:
     return [
         {
             "method": name,
-            "what": method_class(name).summary,
+            "what": _what(profile.method(name)),
             "cells": [
                 {
                     "value": stage.figures.get(f"mAP/{branch}"),
@@ -233,6 +234,12 @@ def _rows(found: dict[str, Stage]) -> list[dict[str, Any]]:
         }
         for name, stage in found.items()
     ]
+
+
+def _what(method: Method) -> str:
+    """One sentence, with the methods that it builds on."""
+    parts = " + ".join(part.name for part in method.parts)
+    return f"{method.summary}: {parts}" if parts else method.summary
 
 
 def _thresholds(outcome: Outcome) -> dict[str, Any] | None:
