@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from models.method import Method
+from models.method import Method, Reads
 from models.metrics import bootstrap_maps, interval
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.phrases import encode_phrases
+from tasks.captions.sentences import encode_sentences
 from tasks.catalogue import method_class
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
@@ -84,7 +85,7 @@ class World:
         listed, _ = self.images[images]
         return label_matrix(pq.read_table(listed.file(ENTRIES)), self.vocabulary.classes)
 
-    def lesson(self, captions: int, reads: str) -> Lesson:
+    def lesson(self, captions: int, reads: Reads) -> Lesson:
         """The world's first captions, encoded as a method reads them."""
         few = {"world.captions": captions, "world.scenes": 1, "world.labelled": 1}
         profile: Profile = make_world.fn(load_profile("demo", {**self.settings, **few}))
@@ -93,13 +94,16 @@ class World:
             corpora.append(ingest_captions.fn(source, path))
             labels.append(label_captions.fn(corpora[-1], self.vocabulary))
         choice = choose_captions.fn(profile, self.vocabulary, corpora, labels)
-        if reads == "phrases":
-            every = list(choice.figures["store_bytes"])
-            encoded = (encode_phrases.fn(profile, choice, part) for part in every)
-            return Lesson(choice, phrases=tuple(encoded))
-        parts = stored_partitions(profile, choice)
-        features = (encode_partition.fn(profile, choice, part) for part in parts)
-        return Lesson(choice, tuple(features))
+        ways = {
+            "tokens": encode_partition,
+            "phrases": encode_phrases,
+            "sentences": encode_sentences,
+        }
+        parts = list(choice.figures["store_bytes"])
+        if reads == "tokens":
+            parts = stored_partitions(profile, choice)
+        encoded = [ways[reads].fn(profile, choice, part) for part in parts]
+        return Lesson.of_captions(choice, reads, encoded)
 
 
 def rows_of(world: World) -> dict[str, Evaluations]:

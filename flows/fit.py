@@ -5,9 +5,11 @@ from typing import Any
 
 from prefect import flow
 
+from models.method import Reads
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.phrases import encode_phrases
+from tasks.captions.sentences import encode_sentences
 from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
@@ -36,7 +38,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
         mlflow_run: id of the run under which each method's is nested.
 
     Returns:
-        The keys of all stages: `choice`, `features` and `phrases` by partition, `fitted` by method,
+        The keys of all stages: `choice`, `features`, `phrases`, `sentences` by partition, `fitted` by method,
         `listed` and `images` by image set, `evaluations` by method and image set.
 
     """
@@ -96,18 +98,15 @@ class _Captions:
     ) -> None:
         self._profile, self._vocabulary = profile, vocabulary
         self._corpora, self._labels = corpora, labels
-        self._lessons: dict[str, Lesson] = {}
+        self._lessons: dict[Reads, Lesson] = {}
 
     def lesson(self, name: str) -> Lesson:
         """The captions as the method `name` reads them."""
         reads = self._profile.method(name).reads
         if reads not in self._lessons:
             choice = self._choice()
-            encoded = tuple(encode_captions(self._profile, choice, reads))
-            is_phrases = reads == "phrases"
-            self._lessons[reads] = (
-                Lesson(choice, phrases=encoded) if is_phrases else Lesson(choice, encoded)
-            )
+            encoded = encode_captions(self._profile, choice, reads)
+            self._lessons[reads] = Lesson.of_captions(choice, reads, encoded)
         return self._lessons[reads]
 
     def _choice(self) -> Stage:
@@ -129,6 +128,7 @@ class _Captions:
             "choice": choice.key if choice else None,
             "features": [stage.key for each in lessons for stage in each.features],
             "phrases": [stage.key for each in lessons for stage in each.phrases],
+            "sentences": [stage.key for each in lessons for stage in each.sentences],
         }
 
 
@@ -149,7 +149,7 @@ def _fitted(
     return fitted
 
 
-def encode_captions(profile: Profile, choice: Stage, reads: str = "tokens") -> list[Stage]:
+def encode_captions(profile: Profile, choice: Stage, reads: Reads = "tokens") -> list[Stage]:
     """Features of the chosen captions by partition, by the profile's task runner."""
     # one after the other on threads: a partition keeps all cores, or the GPU, busy
     mapped = encode.with_options(task_runner=task_runner(profile.runner, threads=1))
@@ -157,16 +157,15 @@ def encode_captions(profile: Profile, choice: Stage, reads: str = "tokens") -> l
 
 
 @flow(name="encode", persist_result=False)
-def encode(profile: Profile, choice: str, reads: str = "tokens") -> list[Stage]:
-    """Encode a choose stage's partitions side by side, whole captions' tokens or phrases.
+def encode(profile: Profile, choice: str, reads: Reads = "tokens") -> list[Stage]:
+    """Encode a choose stage's partitions side by side, as methods read captions.
 
     None where features of tokens are not stored.
     """
     chosen = find_stage("choose", choice)
-    if reads == "phrases":
-        parts = list(chosen.figures["store_bytes"])
-        encoded = [encode_phrases.submit(profile, chosen, part) for part in parts]
-    else:
+    ways = {"tokens": encode_partition, "phrases": encode_phrases, "sentences": encode_sentences}
+    parts = list(chosen.figures["store_bytes"])
+    if reads == "tokens":
         parts = stored_partitions(profile, chosen)
-        encoded = [encode_partition.submit(profile, chosen, part) for part in parts]
+    encoded = [ways[reads].submit(profile, chosen, part) for part in parts]
     return [future.result() for future in encoded]

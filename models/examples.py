@@ -38,6 +38,16 @@ class PhraseBatch:
 
 
 @dataclass(frozen=True)
+class SentenceBatch:
+    """One frozen vector for each of B captions, and labels."""
+
+    features: Tensor
+    """[B, d] L2-normalised."""
+    labels: Tensor
+    """[B, C] booleans."""
+
+
+@dataclass(frozen=True)
 class ImageBatch:
     """Frozen features and labels of B images."""
 

@@ -21,6 +21,7 @@ from models.schedule import learning_rate
 
 LearnsFrom = Literal["nothing", "captions", "labelled images", "other methods"]
 Need = Literal["causal text tower", "text tower", "dense features"]
+Reads = Literal["tokens", "phrases", "sentences"]
 State = Mapping[str, Tensor]
 """Named tensors, on the CPU: all that a fitted method is."""
 Scores = dict[str, Tensor]
@@ -128,8 +129,9 @@ class Method(ABC):
     summary: ClassVar[str]
     """One sentence for tables and pages."""
     learns_from: ClassVar[LearnsFrom]
-    reads: ClassVar[Literal["tokens", "phrases"]] = "tokens"
-    """What captions are to it, where it learns from them: `CaptionBatch` or `PhraseBatch`."""
+    reads: ClassVar[Reads] = "tokens"
+    """What captions are to it, where it learns from them: batches of `CaptionBatch`, `PhraseBatch`,
+    or `SentenceBatch`."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What it asks of the backbone besides global features."""
     Settings: ClassVar[type[MethodSettings]] = MethodSettings

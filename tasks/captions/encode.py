@@ -39,6 +39,7 @@ from tasks.workspace import (
     Recipe,
     Result,
     Stage,
+    find_stage,
     has_shard,
     home,
     is_finished,
@@ -95,6 +96,12 @@ def encode_partition(profile: Profile, choice: Stage, part: str) -> Stage:
         return Result({}, figures)
 
     return run_stage(_recipe(profile, choice, part), work, resumable=True)
+
+
+def encoded_partition(profile: Profile, choice: Stage, part: str) -> Stage | None:
+    """The finished stage of a partition, if it is there."""
+    recipe = _recipe(profile, choice, part)
+    return find_stage(recipe.stage, recipe.key) if is_finished(recipe) else None
 
 
 def _recipe(profile: Profile, choice: Stage, part: str) -> Recipe:

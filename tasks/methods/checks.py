@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from models.backbone import Backbone, ImageFeatures
 from models.captions import encode_captions
-from models.examples import CaptionBatch, ImageBatch, PhraseBatch
+from models.examples import CaptionBatch, ImageBatch, PhraseBatch, SentenceBatch
 from models.method import Learner, LearnsFrom, Method, Scores, Setup, State, TrainedSettings
 from models.prompts import class_embeddings
 from models.scoring import PackedTokens, global_scores
@@ -61,6 +61,8 @@ class Given:
             return _captions_of(self.whole, rows)
         if isinstance(self.whole, PhraseBatch):
             return _phrases_of(self.whole, rows)
+        if isinstance(self.whole, SentenceBatch):
+            return SentenceBatch(self.whole.features[rows], self.whole.labels[rows])
         return ImageBatch(_rows(self.whole.features, rows), self.whole.labels[rows])
 
 
@@ -238,9 +240,9 @@ def captions_are_scored_as_they_are_labelled(method: type[Method]) -> None:
 def its_example_runs(method: type[Method]) -> None:
     """The class's docstring has an example of three lines or more, and it does what it shows.
 
-    The example has `setup`, `captions`, `phrases`, `images` (batches) and `labelled` (examples) to
-    work with, and for a method that builds on others `parts` and `others`, the setup with their
-    states.
+    The example has `setup`, `captions`, `phrases`, `sentences`, `images` (batches) and `labelled`
+    (examples) to work with, and for a method that builds on others `parts` and `others`, the setup
+    with their states.
     """
     text = inspect.getdoc(method) or ""
     given = {
@@ -250,6 +252,7 @@ def its_example_runs(method: type[Method]) -> None:
         "others": _with_states(_setup(), _parts()),
         "captions": _captions(),
         "phrases": _phrases(),
+        "sentences": _sentences(),
         "images": _images(),
         "labelled": Given(_images()),
     }
@@ -452,7 +455,8 @@ def _captions() -> CaptionBatch:
 
 
 def _examples_of_captions(method: type[Method]) -> Any:
-    return _phrases() if method.reads == "phrases" else _captions()
+    made = {"tokens": _captions, "phrases": _phrases, "sentences": _sentences}
+    return made[method.reads]()
 
 
 @cache
@@ -475,6 +479,11 @@ def _phrases() -> PhraseBatch:
     return PhraseBatch(
         torch.cat(parts), offsets, torch.tensor(named), torch.tensor(classes), captions.labels
     )
+
+
+def _sentences() -> SentenceBatch:
+    captions = _captions()
+    return SentenceBatch(captions.global_, captions.labels)
 
 
 def _phrases_of(whole: PhraseBatch, rows: Tensor) -> PhraseBatch:

@@ -20,6 +20,7 @@ from tasks.backbone.loading import device_of, identity_of, load
 from tasks.captions.choose import templates_in
 from tasks.captions.features import open_captions
 from tasks.captions.phrases import CaptionPhrases
+from tasks.captions.sentences import CaptionSentences
 from tasks.errors import InputError
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import LabelledImages
@@ -28,7 +29,10 @@ from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from models.examples import Examples
+    from models.method import Reads
     from tasks.labels.vocabulary import Vocabulary
     from tasks.profile import Profile
     from tasks.settings import CaptionChoice
@@ -45,7 +49,9 @@ class Lesson:
     features: tuple[Stage, ...] = ()
     """their features by partition; without any they are encoded anew for each step;"""
     phrases: tuple[Stage, ...] = ()
-    """or the features of their phrases."""
+    """or the features of their phrases;"""
+    sentences: tuple[Stage, ...] = ()
+    """or one vector for each caption."""
     listed: Stage | None = None
     """What labelled images show,"""
     images: Stage | None = None
@@ -55,11 +61,23 @@ class Lesson:
     kappa: float = 40.0
     """Local softmax's scale on the images."""
 
+    @classmethod
+    def of_captions(cls, choice: Stage, reads: Reads, encoded: Sequence[Stage]) -> Lesson:
+        """Chosen captions and what a method reads of them, by partition."""
+        stages = tuple(encoded)
+        if reads == "phrases":
+            return cls(choice, phrases=stages)
+        return cls(choice, sentences=stages) if reads == "sentences" else cls(choice, stages)
+
+    @property
+    def encoded(self) -> tuple[Stage, ...]:
+        """The captions' features, whatever they are of."""
+        return self.features or self.phrases or self.sentences
+
     @property
     def stages(self) -> list[Stage]:
         """All of them."""
-        found = (self.choice, *self.features, *self.phrases, self.listed, self.images)
-        found += tuple(self.parts.values())
+        found = (self.choice, *self.encoded, self.listed, self.images, *self.parts.values())
         return [stage for stage in found if stage]
 
 
@@ -155,6 +173,9 @@ def open_lesson(profile: Profile, vocabulary: Vocabulary, lesson: Lesson) -> Exa
     """The chosen captions, as the method reads them for which the lesson was made."""
     if lesson.choice is None:
         raise ValueError("a lesson without captions")
+    if lesson.sentences:
+        folders = [stage.folder for stage in lesson.sentences]
+        return CaptionSentences(lesson.choice.folder, folders, vocabulary.classes)
     if lesson.phrases:
         folders = [stage.folder for stage in lesson.phrases]
         return CaptionPhrases(lesson.choice.folder, folders, vocabulary.classes)

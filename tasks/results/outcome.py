@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from models.method import Reads
 from tasks.catalogue import method_class
 from tasks.workspace import Stage, find_stage
 
@@ -24,6 +25,8 @@ class Outcome:
     """Their features by partition; none where captions are encoded anew for each step."""
     phrases: tuple[Stage, ...]
     """Features of their phrases by partition, where a method reads those."""
+    sentences: tuple[Stage, ...]
+    """A vector per caption by partition, where a method reads those."""
     fitted: dict[str, Stage]
     """The state of each method."""
     listed: dict[str, Stage]
@@ -46,6 +49,11 @@ class Outcome:
             default=None,
         )
 
+    def encoded(self, reads: Reads) -> tuple[Stage, ...]:
+        """The captions' features as methods read them, by partition."""
+        found = {"tokens": self.features, "phrases": self.phrases, "sentences": self.sentences}
+        return found[reads]
+
     def keys(self) -> dict[str, Any]:
         """Keys of the stages, by which `found_again` finds them."""
 
@@ -58,6 +66,7 @@ class Outcome:
             "choice": self.choice.key if self.choice else None,
             "features": [stage.key for stage in self.features],
             "phrases": [stage.key for stage in self.phrases],
+            "sentences": [stage.key for stage in self.sentences],
             "fitted": keys_of(self.fitted),
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
@@ -73,6 +82,8 @@ class Outcome:
         found += [("captions", self.choice)] if self.choice else []
         found += [(f"captions, part {n}", stage) for n, stage in enumerate(self.features, start=1)]
         found += [(f"phrases, part {n}", stage) for n, stage in enumerate(self.phrases, start=1)]
+        for number, stage in enumerate(self.sentences, start=1):
+            found.append((f"sentences, part {number}", stage))
         found += [*self.fitted.items(), *self.listed.items(), *self.images.items()]
         for method, of_method in self.evaluations.items():
             found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
@@ -92,6 +103,7 @@ def found_again(keys: Mapping[str, Any]) -> Outcome:
         choice=find_stage("choose", keys["choice"]) if keys.get("choice") else None,
         features=tuple(find_stage("encode", key) for key in keys["features"]),
         phrases=tuple(find_stage("phrases", key) for key in keys.get("phrases", [])),
+        sentences=tuple(find_stage("sentences", key) for key in keys.get("sentences", [])),
         fitted=all_of("fit", keys["fitted"]),
         listed=all_of("image-set", keys["listed"]),
         images=all_of("images", keys["images"]),

@@ -47,10 +47,7 @@ def choose_thresholds(profile: Profile, vocabulary: Vocabulary, outcome: Outcome
     if choice is None or not fitted.counts.get("captions/held_out") or not scores_captions(method):
         return outcome
     evaluation = outcome.evaluations[name][profile.images[0].name]
-    by_phrase = method.reads == "phrases"
-    lesson = (
-        Lesson(choice, phrases=outcome.phrases) if by_phrase else Lesson(choice, outcome.features)
-    )
+    lesson = Lesson.of_captions(choice, method.reads, outcome.encoded(method.reads))
 
     def work(out: Path) -> Result:
         captions = open_lesson(profile, vocabulary, lesson)

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 
 from flows.doors import check, check_captions
+from models.method import Reads
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.phrases import encode_phrases
+from tasks.captions.sentences import encode_sentences
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.images.draw import draw_labelled
@@ -47,10 +49,15 @@ def whole_run(profile: Profile) -> Outcome:
     vocabulary = check(profile)
     corpora, labels, choice = choose(profile)
     features = tuple(encode_all(profile, choice))
-    phrases: tuple[Stage, ...] = ()
-    if any(profile.method(name).reads == "phrases" for name in profile.run):
-        parts = list(choice.figures["store_bytes"])
-        phrases = tuple(encode_phrases.fn(profile, choice, part) for part in parts)
+    parts = list(choice.figures["store_bytes"])
+    encoded_as: dict[Reads, tuple[Stage, ...]] = {
+        "tokens": features,
+        "phrases": (),
+        "sentences": (),
+    }
+    for reads, stage in (("phrases", encode_phrases), ("sentences", encode_sentences)):
+        if any(profile.method(name).reads == reads for name in profile.run):
+            encoded_as[reads] = tuple(stage.fn(profile, choice, part) for part in parts)
     (image_set,) = profile.images
     encoded = {}
     for each in profile.image_sets:
@@ -60,8 +67,8 @@ def whole_run(profile: Profile) -> Outcome:
     for name in profile.run:
         lesson = Lesson()
         if profile.learns_from(name, "captions"):
-            by_phrase = profile.method(name).reads == "phrases"
-            lesson = Lesson(choice, phrases=phrases) if by_phrase else Lesson(choice, features)
+            reads = profile.method(name).reads
+            lesson = Lesson.of_captions(choice, reads, encoded_as[reads])
         elif profile.learns_from(name, "labelled images") and profile.labelled:
             listed, images = encoded[profile.labelled.name]
             drawn = draw_labelled.fn(profile, vocabulary, listed, images)
@@ -81,7 +88,8 @@ def whole_run(profile: Profile) -> Outcome:
         labels=tuple(labels),
         choice=choice,
         features=features,
-        phrases=phrases,
+        phrases=encoded_as["phrases"],
+        sentences=encoded_as["sentences"],
         fitted=fitted,
         listed={image_set.name: narrow.fn(profile, vocabulary, encoded[image_set.name][0])},
         images={image_set.name: encoded[image_set.name][1]},

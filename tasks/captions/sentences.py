@@ -1,0 +1,115 @@
+"""Sentences stage: captions as one vector each, for methods that look at nothing else.
+
+A file with a row per caption of a partition, in its order:
+
+    sentences.arrow    global fixed[d]: EOT, projected, L2-normalised, fp16, or bf16 as int16 bits
+
+They are the `global` features of the encode stage, to the same bits, and are taken from there if it
+has run; a caption takes 2 kB instead of 16, and thousands of steps read them in seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from torch.nn import functional as F
+
+from models.examples import SentenceBatch
+from tasks import arrow
+from tasks.arrow import ranges
+from tasks.backbone.loading import device_of, identity_of, load
+from tasks.captions import partitions
+from tasks.captions.encode import CAPTIONS_PER_SHARD, StoreDtype, encode_sorted, encoded_partition
+from tasks.captions.features import Labels
+from tasks.progress import Progress
+from tasks.workspace import Result, Stage, recipe_of, run_stage
+
+if TYPE_CHECKING:
+    from models.backbone import Backbone
+    from tasks.profile import Profile
+
+SENTENCES: Final = "sentences.arrow"
+
+
+@task(name="sentences", cache_policy=NO_CACHE, task_run_name="sentences {part}")
+def encode_sentences(profile: Profile, choice: Stage, part: str) -> Stage:
+    """A vector per caption of one partition of the chosen captions."""
+    parts = list(choice.figures["store_bytes"])
+    tokens = partitions.tokens_file(choice.place, part).name
+
+    def work(out: Path) -> Result:
+        dtype = profile.captions.dtype
+        encoded = encoded_partition(profile, choice, part)
+        if encoded:
+            shards = sorted(encoded.folder.glob("shard-*.arrow"))
+            features = _of_shards(shards, dtype)
+        else:
+            name = f"sentences, part {parts.index(part) + 1} of {len(parts)}"
+            features = _encoded(choice.file(tokens), load(profile).backbone, dtype, name)
+        arrow.write_rows(out / SENTENCES, {"global": arrow.vectors(features)}, dtype=dtype)
+        return Result({"captions": len(features)}, {})
+
+    recipe = recipe_of(
+        "sentences",
+        __name__,
+        inputs={"tokens": choice.manifest["outputs"][tokens], "backbone": identity_of(profile)},
+        parameters={"dtype": profile.captions.dtype, "device": device_of(profile)},
+    )
+    return run_stage(recipe, work)
+
+
+def _of_shards(shards: Sequence[Path], dtype: StoreDtype) -> torch.Tensor:
+    """[B, d] global features of a partition's encoded shards, in the captions' order."""
+    columns = [arrow.read_rows(path).rows for path in shards]
+    rows = np.concatenate([each["caption"].to_numpy() for each in columns])
+    features = np.concatenate([arrow.matrix_of(each["global"]) for each in columns])
+    found = np.empty_like(features)
+    found[rows] = features
+    return torch.from_numpy(found).view(getattr(torch, dtype))
+
+
+def _encoded(tokens: Path, backbone: Backbone, dtype: StoreDtype, name: str) -> torch.Tensor:
+    """[B, d] features of a partition's captions, encoded as the encode stage does."""
+    ids, lengths = partitions.read_tokens(tokens)
+    starts = lengths.cumsum(0) - lengths
+    progress = Progress(name, len(lengths), "captions")
+    found = torch.empty(len(lengths), backbone.dim, dtype=getattr(torch, dtype))
+    for rows in torch.argsort(lengths, stable=True).split(CAPTIONS_PER_SHARD):
+        packed = ids[ranges(starts[rows].numpy(), lengths[rows].numpy())]
+        found[rows] = encode_sorted(packed, lengths[rows], backbone, dtype, progress).global_
+    return found
+
+
+class CaptionSentences:
+    """Vectors of the chosen captions, memory-mapped: a batch copies its own."""
+
+    def __init__(self, choice: Path, folders: Sequence[Path], classes: Sequence[str]) -> None:
+        self._labels = Labels(choice, classes)
+        mapped = [arrow.read_rows(folder / SENTENCES) for folder in folders]
+        self._features: list[Any] = [arrow.matrix_of(each.rows["global"]) for each in mapped]
+        self._kind: torch.dtype = getattr(torch, mapped[0].metadata["dtype"])
+        self._ends = np.cumsum([len(features) for features in self._features])
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, rows: torch.Tensor, device: torch.device) -> SentenceBatch:
+        """See `models.examples.Examples.batch`."""
+        wanted = rows.numpy()
+        one = self._features[0]
+        found = np.empty((len(wanted), one.shape[1]), one.dtype)
+        part = np.searchsorted(self._ends, wanted, side="right")
+        for number in np.unique(part):
+            here = part == number
+            first = self._ends[number] - len(self._features[number])
+            found[here] = self._features[number][wanted[here] - first]
+        # rounding has left them a little off unit length
+        stored = torch.from_numpy(found).view(self._kind).to(device)
+        unit = F.normalize(stored.float(), dim=-1)
+        return SentenceBatch(unit, self._labels.of(wanted).to(device))
