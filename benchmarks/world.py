@@ -94,15 +94,11 @@ class World:
             corpora.append(ingest_captions.fn(source, path))
             labels.append(label_captions.fn(corpora[-1], self.vocabulary))
         choice = choose_captions.fn(profile, self.vocabulary, corpora, labels)
-        ways = {
-            "tokens": encode_partition,
-            "phrases": encode_phrases,
-            "sentences": encode_sentences,
-        }
+        ways = {"phrases": encode_phrases, "sentences": encode_sentences}
         parts = list(choice.figures["store_bytes"])
         if reads == "tokens":
             parts = stored_partitions(profile, choice)
-        encoded = [ways[reads].fn(profile, choice, part) for part in parts]
+        encoded = [ways.get(reads, encode_partition).fn(profile, choice, part) for part in parts]
         return Lesson.of_captions(choice, reads, encoded)
 
 

@@ -38,8 +38,8 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
         mlflow_run: id of the run under which each method's is nested.
 
     Returns:
-        The keys of all stages: `choice`, `features`, `phrases`, `sentences` by partition, `fitted` by method,
-        `listed` and `images` by image set, `evaluations` by method and image set.
+        The keys of all stages: `choice`; `features`, `phrases`, `sentences` by partition; `fitted`
+        by method; `listed` and `images` by image set; `evaluations` by method and image set.
 
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))

@@ -89,16 +89,23 @@ def centred_scores(
         global_: class vectors of the whole image.
         local: class vectors of its positions.
         kappa: scale of the softmax over positions.
-        context: share of the image's own feature that each position's is mixed with, both of unit
-            length: a position of a CLIP sees little of what is around it, a phrase of a caption
-            says it.
+        context: see `in_context`.
 
     """
     whole = F.normalize(pooled_feature, dim=-1)
+    return whole @ global_.T, pooled(in_context(pooled_feature, dense, context) @ local.T, kappa)
+
+
+def in_context(pooled_feature: Tensor, dense: Tensor, context: float) -> Tensor:
+    """Positions' features [B, N, d] with a share of the image's [B, d], all of unit length.
+
+    A position of a CLIP sees little of what is around it, a phrase of a caption says it.
+    """
     positions = F.normalize(dense, dim=-1)
-    if context:
-        positions = F.normalize(positions + context * whole[:, None], dim=-1)
-    return whole @ global_.T, pooled(positions @ local.T, kappa)
+    if not context:
+        return positions
+    whole = F.normalize(pooled_feature, dim=-1)
+    return F.normalize(positions + context * whole[:, None], dim=-1)
 
 
 def merged_scores(global_: Tensor, local: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from models.losses import ranking_loss
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
 from models.noise import noisy
 from models.prompts import class_embeddings
-from models.scoring import centred, pooled
+from models.scoring import centred, in_context, pooled
 from models.templates import PLAIN
 
 
@@ -32,6 +32,9 @@ class CloseSettings(TrainedSettings):
     )
     margin: float = Field(1.0, gt=0, description="Ranking loss's margin on scaled scores.")
     scale: float = Field(4.0, gt=0, description="Factor on the scores inside the loss.")
+    context: float = Field(
+        0.1, ge=0, description="Share of the image's feature mixed into each position's."
+    )
     global_weight: float = Field(
         0.5, ge=0, description="Weight of the whole image's score beside the positions'."
     )
@@ -124,7 +127,8 @@ class Close(Method):
     def score_images(self, state: State, features: ImageFeatures, kappa: float) -> Scores:
         """The head's scores of the image, and of its positions, weighted by their softmax."""
         of_global = head_scores(state, features.pooled)
-        of_local = pooled(head_scores(state, features.dense), kappa)
+        positions = in_context(features.pooled, features.dense, self.settings.context)
+        of_local = pooled(head_scores(state, positions), kappa)
         merged = of_local + self.settings.global_weight * of_global
         return {"global": of_global, "local": of_local, "merged": merged}
 

@@ -26,10 +26,10 @@ class CoMCSettings(TrainedSettings):
         0.3, gt=0, le=1, description="Cosine of a caption's vector with noise to itself; 1: none."
     )
     templates: Literal["plain", "clip"] = Field(
-        "clip", description="Class vectors: “a photo of a …” alone, or CLIP's 80 sentences' mean."
+        "plain", description="Class vectors: “a photo of a …” alone, or CLIP's 80 sentences' mean."
     )
     start: float = Field(
-        4.0, ge=0, description="Length of the class vectors that the head starts at; 0: at nothing."
+        1.0, ge=0, description="Length of the class vectors that the head starts at; 0: at nothing."
     )
     weight_decay: float = Field(5e-4, ge=0, description="Adam's, as added to the gradient.")
     margin: float = Field(1.0, gt=0, description="Ranking loss's margin on the head's logits.")

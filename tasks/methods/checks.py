@@ -455,8 +455,9 @@ def _captions() -> CaptionBatch:
 
 
 def _examples_of_captions(method: type[Method]) -> Any:
-    made = {"tokens": _captions, "phrases": _phrases, "sentences": _sentences}
-    return made[method.reads]()
+    if method.reads == "sentences":
+        return _sentences()
+    return _phrases() if method.reads == "phrases" else _captions()
 
 
 @cache

@@ -50,11 +50,7 @@ def whole_run(profile: Profile) -> Outcome:
     corpora, labels, choice = choose(profile)
     features = tuple(encode_all(profile, choice))
     parts = list(choice.figures["store_bytes"])
-    encoded_as: dict[Reads, tuple[Stage, ...]] = {
-        "tokens": features,
-        "phrases": (),
-        "sentences": (),
-    }
+    encoded_as: dict[Reads, tuple[Stage, ...]] = {"tokens": features}
     for reads, stage in (("phrases", encode_phrases), ("sentences", encode_sentences)):
         if any(profile.method(name).reads == reads for name in profile.run):
             encoded_as[reads] = tuple(stage.fn(profile, choice, part) for part in parts)
@@ -88,8 +84,8 @@ def whole_run(profile: Profile) -> Outcome:
         labels=tuple(labels),
         choice=choice,
         features=features,
-        phrases=encoded_as["phrases"],
-        sentences=encoded_as["sentences"],
+        phrases=encoded_as.get("phrases", ()),
+        sentences=encoded_as.get("sentences", ()),
         fitted=fitted,
         listed={image_set.name: narrow.fn(profile, vocabulary, encoded[image_set.name][0])},
         images={image_set.name: encoded[image_set.name][1]},
