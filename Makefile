@@ -35,7 +35,7 @@ test: .venv/installed | $(PREFECT_HOME)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 # ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
-BENCHMARKS := step ranking encode score end_to_end labels ingest refresh image_sets
+BENCHMARKS := step ranking encode score end_to_end labels ingest refresh image_sets heads
 bench: .venv/installed | $(PREFECT_HOME)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 

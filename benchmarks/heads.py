@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=118_287)
     parser.add_argument("--classes", type=int, default=80)
     arguments = parser.parse_args()
-    backbone = load_backbone(RN50, "", seed=0, resolution=None, device="cpu").backbone
+    backbone = load_backbone(**RN50).backbone
     setup = Setup(backbone, tuple(class_names(arguments.classes)))
     captions = generated(arguments.captions, arguments.classes, backbone.dim)
     print(f"{arguments.captions:,} captions, {arguments.classes:,} classes, d = {backbone.dim}")
