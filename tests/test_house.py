@@ -58,6 +58,7 @@ RUN = [
     "zero-shot-centred",
     "tai",
     "linear-probe",
+    "close",
     "phrase-patches",
     "tai-dpt",
     "blend",
