@@ -9,6 +9,7 @@ from tasks.corpus.sources import caption_files
 from tasks.images.draw import check_protocol
 from tasks.images.image_sets import read_listing
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
+from tasks.methods.needs import check_needs
 from tasks.profile import Profile
 from tasks.results.store import check_store
 from tasks.workspace import check_home
@@ -35,6 +36,7 @@ def check(profile: Profile) -> Vocabulary:
     check_home()
     check_store()
     check_model(profile)
+    check_needs(profile)
     profile = make_world.fn(profile)
     for image_set in profile.image_sets:
         read_listing(profile, image_set)

@@ -1,15 +1,21 @@
-"""One interface to open_clip's frozen CLIPs: ResNet and ViT image towers, causal text towers."""
+"""One interface to open_clip's frozen CLIPs, whatever their towers.
+
+Prompts are tuned, and captions' tokens looked at, where the text tower is causal and ends at EOT.
+Any other gives one vector for a text, which is all that many methods ask for.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from models import towers
 
 Tokenizer = Callable[[Sequence[str]], Tensor]
 
@@ -38,29 +44,31 @@ class ImageFeatures:
 
 
 class Backbone(nn.Module):
-    """A frozen CLIP: token features of texts, global and dense features of images.
+    """A frozen CLIP: features of texts, global and dense features of images.
 
     Attributes:
+        why_not_causal: what keeps prompts from being tuned, as a clause; '' where they can be.
         is_bf16: whether matrix products and convolutions are computed in bfloat16; what comes out
             is float32 all the same.
-
-    Raises:
-        ValueError: a tower is not of a kind that prompts can be tuned on.
 
     """
 
     def __init__(self, clip: nn.Module, tokenizer: Tokenizer) -> None:
         super().__init__()
-        _check_text_tower(clip)
-        _check_image_tower(clip.visual)
         # Any: open_clip's towers are duck-typed attributes
         self.clip: Any = clip.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self.is_bf16 = False
-        self.starts = int(self.lengths(self.tokenize([""]))) - 1
+        self.why_not_causal = _why_not_causal(clip)
+        empty = self.tokenize([""])
+        self.padding = int(empty[0, -1])
+        self._positions = empty.shape[1]
+        self.starts = 0
         """Start tokens before a text: one (SOS), or none, as by mT5's tokenizer."""
-        if self.starts > 1:
-            raise ValueError(f"the tokenizer puts {self.starts} tokens before a text; expected one")
+        if self.is_causal:
+            self.starts = int(self.lengths(empty)) - 1
+            if self.starts > 1:
+                self.why_not_causal = f"whose tokenizer puts {self.starts} tokens before a text"
 
     def use_bf16(self) -> None:
         """Compute in bfloat16 from now on; for use alone, not for training.
@@ -69,7 +77,10 @@ class Backbone(nn.Module):
         residual stream stays float32.
         """
         self.is_bf16 = True
-        self.clip.visual.to(torch.bfloat16)
+        if towers.is_clips_own(self.clip.visual):
+            self.clip.visual.to(torch.bfloat16)
+        if not self.is_causal:
+            return
         for module in self.text.transformer.modules():
             if isinstance(module, nn.Linear | nn.MultiheadAttention):
                 module.to(torch.bfloat16)
@@ -79,8 +90,20 @@ class Backbone(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_bf16)
 
     @property
+    def is_causal(self) -> bool:
+        """Whether the text tower is causal and ends at EOT, so that prompts can be tuned."""
+        return not self.why_not_causal
+
+    @property
     def text(self) -> Any:
-        """The text tower: a module of its own, or the CLIP that holds its parts."""
+        """The causal text tower: a module of its own, or the CLIP that holds its parts.
+
+        Raises:
+            ValueError: it is of another kind.
+
+        """
+        if not self.is_causal:
+            raise ValueError(f"no causal text tower: it is one {self.why_not_causal}")
         return _text_tower(self.clip)
 
     @property
@@ -91,12 +114,14 @@ class Backbone(nn.Module):
     @property
     def dim(self) -> int:
         """Width d of the joint space."""
+        if not self.is_causal:
+            return self._dim_of_texts
         return self.width if self.projection is None else int(self.projection.shape[1])
 
     @property
     def context_length(self) -> int:
         """Positions of the text tower, 77 in CLIP."""
-        return int(self.text.context_length)
+        return int(self.text.context_length) if self.is_causal else self._positions
 
     @property
     def logit_scale(self) -> float:
@@ -106,7 +131,7 @@ class Backbone(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        device: torch.device = self.text.ln_final.weight.device
+        device: torch.device = next(self.clip.parameters()).device
         return device
 
     @property
@@ -140,7 +165,13 @@ class Backbone(nn.Module):
         return str(tokenizer.decode(tokens))
 
     def lengths(self, tokens: Tensor) -> Tensor:
-        """[B] number of positions up to and with EOT: the tower's `eos_id`, or the highest id."""
+        """[B] number of positions up to and with EOT: the tower's `eos_id`, or the highest id.
+
+        Of a tower that is not causal, up to what is padding.
+        """
+        if not self.is_causal:
+            place = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+            return ((tokens != self.padding) * place).amax(dim=1).clamp(min=1)
         pool, eos = _pooling(self.text)
         ends = tokens if pool == "argmax" else (tokens == eos).int()
         return ends.argmax(dim=-1) + 1
@@ -169,6 +200,28 @@ class Backbone(nn.Module):
         normed: Tensor = self.text.ln_final(hidden)
         return normed
 
+    def encode_sentences(self, tokens: Tensor) -> Tensor:
+        """One vector [B, d] of each text of token ids [B, L]; not normalised.
+
+        Padding up to the tower's own length is put back where it is looked at.
+        """
+        if self.is_causal:
+            ends = self.lengths(tokens)
+            hidden = self.encode_text(tokens[:, : int(ends.max())])
+            return self.project(hidden[torch.arange(len(hidden), device=hidden.device), ends - 1])
+        missing = self._positions - tokens.shape[1]
+        padded = F.pad(tokens, (0, missing), value=self.padding)
+        with self.computing():
+            found = self.clip.encode_text(padded)
+        # some towers give their tokens too
+        whole: Tensor = found[0] if isinstance(found, tuple) else found
+        return whole.float() if self.is_bf16 else whole
+
+    @cached_property
+    def _dim_of_texts(self) -> int:
+        with torch.no_grad():
+            return self.encode_sentences(self.tokenize([""]).to(self.device)).shape[1]
+
     def finish(self, hidden: Tensor) -> Tensor:
         """Last layer norm and projection of raw hidden states: [..., w] -> [..., d]."""
         return self.project(self.text.ln_final(hidden))
@@ -180,10 +233,14 @@ class Backbone(nn.Module):
     def encode_images(self, images: Tensor) -> ImageFeatures:
         """Global and dense features of images [B, 3, R, R], in one pass of the tower."""
         tower = self.clip.visual
-        features_of = _resnet_features if isinstance(tower, ModifiedResNet) else _vit_features
         if not self.is_bf16:
-            return features_of(tower, images)
-        return features_of(tower, images.bfloat16()).to(images.device)
+            return ImageFeatures(*towers.features_of(tower, images))
+        if towers.is_clips_own(tower):
+            features = towers.features_of(tower, images.bfloat16())
+        else:
+            with self.computing():
+                features = towers.features_of(tower, images)
+        return ImageFeatures(*features).to(images.device)
 
 
 def fold_batch_norms(module: nn.Module) -> None:
@@ -198,88 +255,26 @@ def fold_batch_norms(module: nn.Module) -> None:
             fold_batch_norms(child)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Multi-head attention of [B, Q, w] over [B, K, w], before the output projection."""
-    split = (
-        x.unflatten(-1, (heads, x.shape[-1] // heads)).transpose(1, 2) for x in (query, key, value)
-    )
-    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
-
-
-def _resnet_features(tower: ModifiedResNet, images: Tensor) -> ImageFeatures:
-    """Features of a ResNet with attention pool (METHODS 1: value, then output projection)."""
-    feature_map = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
-    pool: AttentionPool2d = tower.attnpool
-    cells = feature_map.flatten(2).transpose(1, 2)
-    cells = torch.cat([cells.mean(dim=1, keepdim=True), cells], dim=1)
-    key, value = pool.k_proj(cells), pool.v_proj(cells)
-    query = pool.q_proj(cells[:, :1])
-    # projections are linear, so the positional embedding is projected once and added after
-    position = _resized(pool.positional_embedding, feature_map.shape[-2:])
-    q_shift, k_shift, v_shift = (
-        F.linear(part, layer.weight)
-        for part, layer in (
-            (position[:1], pool.q_proj),
-            (position, pool.k_proj),
-            (position, pool.v_proj),
-        )
-    )
-    heads = pool.num_heads
-    pooled = attend(query + q_shift, key + k_shift, value + v_shift, heads)[:, 0]
-    plain = attend(query, key, value, heads)[:, 0]
-    return ImageFeatures(pool.c_proj(pooled), pool.c_proj(plain), pool.c_proj(value[:, 1:]))
-
-
-def _resized(position: Tensor, grid: torch.Size) -> Tensor:
-    """The pool's positional embedding [1 + n*n, c] on another grid, by bicubic interpolation."""
-    side = round((len(position) - 1) ** 0.5)
-    if (side, side) == tuple(grid):
-        return position
-    square = position[1:].T.reshape(1, -1, side, side)
-    cells = F.interpolate(square, size=tuple(grid), mode="bicubic", align_corners=False)
-    return torch.cat([position[:1], cells.flatten(2)[0].T])
-
-
-def _vit_features(tower: VisionTransformer, images: Tensor) -> ImageFeatures:
-    """Features of a ViT; in the last layer a dense position attends to itself alone."""
-    hidden = tower._embeds(images)
-    *before, last = tower.transformer.resblocks
-    for block in before:
-        hidden = block(hidden)
-    patches = hidden[:, 1:]
-    attention = last.attn
-    width = attention.embed_dim
-    value = F.linear(
-        last.ln_1(patches),
-        attention.in_proj_weight[2 * width :],
-        attention.in_proj_bias[2 * width :],
-    )
-    patches = patches + last.ls_1(attention.out_proj(value))
-    patches = patches + last.ls_2(last.mlp(last.ln_2(patches)))
-    features = tower.ln_post(torch.cat([last(hidden)[:, :1], patches], dim=1))
-    if tower.proj is not None:
-        features = features @ tower.proj
-    return ImageFeatures(features[:, 0], features[:, 0], features[:, 1:])
-
-
-def _check_text_tower(clip: nn.Module) -> None:
+def _why_not_causal(clip: nn.Module) -> str:
+    """What keeps a text tower from being one that prompts can be tuned on; '' if nothing does."""
     text = _text_tower(clip)
     names = ("transformer", "token_embedding", "positional_embedding", "ln_final", "attn_mask")
     if not all(hasattr(text, name) for name in names):
-        raise ValueError(f"text tower {type(text).__name__}: expected one of open_clip's own")
+        return f"that is not open_clip's own ({type(text).__name__})"
     mask, length = text.attn_mask, len(text.positional_embedding)
     causal = torch.full((length, length), float("-inf")).triu(1)
     if mask is None or mask.shape != causal.shape or not torch.equal(mask.cpu().float(), causal):
-        raise ValueError("the text tower has no causal mask; expected one, as in CLIP")
+        return "without a causal mask"
     if getattr(text, "cls_emb", None) is not None:
-        raise ValueError("the text tower appends a class token, as CoCa; expected to end at EOT")
+        return "that appends a class token"
     pool, _ = _pooling(text)
     if pool not in ("argmax", "eos"):
-        raise ValueError(f"the text tower pools by {pool!r}; expected 'argmax' or 'eos', at EOT")
+        return f"that pools by {pool!r}, not at EOT"
     if not all(type(block) is ResidualAttentionBlock for block in text.transformer.resblocks):
-        raise ValueError("the text tower's layers are not open_clip's ResidualAttentionBlock")
+        return "whose layers are not ResidualAttentionBlock"
     if isinstance(text.text_projection, nn.Linear) and text.text_projection.bias is not None:
-        raise ValueError("the text projection has a bias; expected a matrix, as in CLIP")
+        return "whose projection has a bias"
+    return ""
 
 
 def _text_tower(clip: nn.Module) -> Any:
@@ -290,20 +285,3 @@ def _pooling(text: Any) -> tuple[str, int]:
     """How a text tower finds EOT, and its token id where it goes by that."""
     prefix = "" if isinstance(text, TextTransformer) else "text_"
     return getattr(text, f"{prefix}pool_type", "none"), getattr(text, f"{prefix}eos_id", -1)
-
-
-def _check_image_tower(tower: Any) -> None:
-    if isinstance(tower, ModifiedResNet):
-        return
-    is_plain_vit = (
-        isinstance(tower, VisionTransformer)
-        and tower.attn_pool is None
-        and tower.pool_type == "tok"
-        and not tower.final_ln_after_pool
-        and all(type(block) is ResidualAttentionBlock for block in tower.transformer.resblocks)
-    )
-    if not is_plain_vit:
-        raise ValueError(
-            f"image tower {type(tower).__name__}: expected CLIP's ModifiedResNet, or a "
-            "VisionTransformer that pools by its class token"
-        )

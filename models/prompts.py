@@ -167,11 +167,9 @@ def class_embeddings(
     means = []
     for name in names:
         tokens = backbone.tokenize([template(name) for template in templates]).to(backbone.device)
-        lengths = backbone.lengths(tokens)
         with torch.no_grad():
-            hidden = backbone.encode_text(tokens[:, : int(lengths.max())])
-            at_end = hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
-            means.append(F.normalize(backbone.project(at_end), dim=-1).mean(dim=0))
+            found = backbone.encode_sentences(tokens)
+            means.append(F.normalize(found, dim=-1).mean(dim=0))
     return F.normalize(torch.stack(means), dim=-1)
 
 

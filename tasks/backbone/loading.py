@@ -100,7 +100,7 @@ def identity_of(profile: Profile) -> str:
 
 
 def check_backbone(model: str, pretrained: str) -> None:
-    """Stop before work starts if there is no such model, tag or weights file, or none of use here.
+    """Stop before work starts if there is no such model, tag or weights file.
 
     Raises:
         InputError: names the field and what there is instead.
@@ -113,7 +113,7 @@ def check_backbone(model: str, pretrained: str) -> None:
             f"field 'backbone.model': open_clip has no model {model!r}; "
             f"{'did you mean ' + ', '.join(near) if near else 'see open_clip.list_models()'}?"
         )
-    _check_text_tower(name)
+    _check_libraries(name)
     if not pretrained:
         return
     if _is_file(pretrained):
@@ -213,10 +213,7 @@ def create_backbone(
         open_clip.transform.PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False
     )
     clip = clip.to(device=device, memory_format=torch.channels_last)
-    try:
-        backbone = Backbone(clip, open_clip.get_tokenizer(name))
-    except ValueError as error:
-        raise InputError(f"field 'backbone.model': {name}: {error}") from error
+    backbone = Backbone(clip, _tokenizer(name))
     return LoadedBackbone(backbone, int(side), preprocess, not pretrained)
 
 
@@ -245,24 +242,43 @@ def _create(name: str, pretrained: str, resolution: int | None) -> Any:
     return clip
 
 
-def _check_text_tower(name: str) -> None:
-    """Refuse what a config already tells; the tower itself is looked at when it is built."""
-    text: dict[str, Any] = open_clip.get_model_config(name)["text_cfg"]
-    reason = ""
+def _tokenizer(name: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(name)
+    # transformers tells a missing file, and no network, by errors of many kinds
+    except Exception as error:
+        first = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"field 'backbone.model': the tokenizer of {name} cannot be loaded ({first}); expected "
+            "its files in the Hugging Face cache, or a config that names a folder with them"
+        ) from error
+
+
+def why_not_causal(model: str) -> str:
+    """What a model's config tells against tuning prompts on it, as a clause; '' if nothing does.
+
+    The tower itself is looked at when it is built (`Backbone.why_not_causal`).
+    """
+    text: dict[str, Any] = open_clip.get_model_config(_register(model))["text_cfg"]
     if "hf_model_name" in text:
-        reason = "its text tower is of the transformers library"
-    elif text.get("no_causal_mask"):
-        reason = "its text tower has no causal mask"
-    elif text.get("embed_cls"):
-        reason = "its text tower appends a class token with a mask of its own"
-    if reason:
+        return "of the transformers library"
+    if text.get("no_causal_mask"):
+        return "without a causal mask"
+    if text.get("embed_cls"):
+        return "that appends a class token"
+    if text.get("pool_type", "argmax") not in ("argmax", "eos"):
+        return f"that pools by {text['pool_type']!r}, not at EOT"
+    return "whose projection has a bias" if text.get("proj_bias") else ""
+
+
+def _check_libraries(name: str) -> None:
+    """Refuse a model that needs a library that is not installed."""
+    text: dict[str, Any] = open_clip.get_model_config(name)["text_cfg"]
+    part = "text tower" if "hf_model_name" in text else "tokenizer"
+    asks = "hf_model_name" in text or "hf_tokenizer_name" in text
+    if asks and find_spec("transformers") is None:
         raise InputError(
-            f"field 'backbone.model': {name}: {reason}; expected a causal one that ends at EOT, as "
-            "of CLIP's RN50-quickgelu or ViT-B-32-quickgelu"
-        )
-    if "hf_tokenizer_name" in text and find_spec("transformers") is None:
-        raise InputError(
-            f"field 'backbone.model': {name} has a tokenizer of the transformers library; run pip "
+            f"field 'backbone.model': {name} has a {part} of the transformers library; run pip "
             "install transformers"
         )
 

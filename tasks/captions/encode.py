@@ -116,7 +116,12 @@ def _recipe(profile: Profile, choice: Stage, part: str) -> Recipe:
 
 
 def store_bytes(captions: int, tokens: int, backbone: Backbone) -> int:
-    """How large the features of so many captions and tokens are on disk."""
+    """How large the features of so many captions and tokens are on disk.
+
+    Of tokens a tower that is not causal has none.
+    """
+    if not backbone.is_causal:
+        return captions * 2 * backbone.dim
     width = backbone.dim if stores_projection(backbone) else backbone.width
     return tokens * (2 * width + 4) + captions * 2 * backbone.dim
 

@@ -28,8 +28,8 @@ from models.examples import PhraseBatch
 from tasks import arrow
 from tasks.arrow import Ids, Indices, ranges
 from tasks.backbone.loading import device_of, identity_of, load
-from tasks.captions.encode import encode_sorted
 from tasks.captions.features import Labels
+from tasks.captions.sentences import sentence_vectors
 from tasks.progress import Progress
 from tasks.workspace import Result, Stage, recipe_of, run_stage
 
@@ -140,8 +140,7 @@ def _encoded(phrases: Sequence[str], backbone: Backbone, progress: Progress) -> 
     found = torch.empty(len(phrases), backbone.dim, dtype=torch.float16)
     for some in order.split(PHRASES_AT_ONCE):
         packed = ids[ranges(starts[some].numpy(), lengths[some].numpy())]
-        encoded = encode_sorted(packed, lengths[some], backbone, "float16", progress)
-        found[some] = encoded.global_
+        found[some] = sentence_vectors(packed, lengths[some], backbone, "float16", progress)
     return found
 
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from models.examples import SentenceBatch
 from tasks import arrow
-from tasks.arrow import ranges
+from tasks.arrow import Ids, ranges
 from tasks.backbone.loading import device_of, identity_of, load
 from tasks.captions import partitions
 from tasks.captions.encode import CAPTIONS_PER_SHARD, StoreDtype, encode_sorted, encoded_partition
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from models.backbone import Backbone
     from tasks.profile import Profile
 
+TEXTS_AT_ONCE: Final = 256
 SENTENCES: Final = "sentences.arrow"
 
 
@@ -74,6 +75,33 @@ def _of_shards(shards: Sequence[Path], dtype: StoreDtype) -> torch.Tensor:
     return torch.from_numpy(found).view(getattr(torch, dtype))
 
 
+def sentence_vectors(
+    ids: Ids,
+    lengths: torch.Tensor,
+    backbone: Backbone,
+    dtype: StoreDtype,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """[B, d] of captions end to end in `ids`, shortest first: by any text tower, L2-normalised."""
+    if backbone.is_causal:
+        return encode_sorted(ids, lengths, backbone, dtype, progress).global_
+    found = []
+    start = 0
+    for of_batch in lengths.split(TEXTS_AT_ONCE):
+        stop = start + int(of_batch.sum())
+        tokens = torch.from_numpy(ids[start:stop]).long().split(of_batch.tolist())
+        padded = torch.nn.utils.rnn.pad_sequence(
+            tokens, batch_first=True, padding_value=backbone.padding
+        )
+        start = stop
+        with torch.no_grad():
+            vectors = backbone.encode_sentences(padded.to(backbone.device))
+        found.append(F.normalize(vectors.float(), dim=-1).to(getattr(torch, dtype)).cpu())
+        if progress:
+            progress.add(len(of_batch))
+    return torch.cat(found)
+
+
 def _encoded(tokens: Path, backbone: Backbone, dtype: StoreDtype, name: str) -> torch.Tensor:
     """[B, d] features of a partition's captions, encoded as the encode stage does."""
     ids, lengths = partitions.read_tokens(tokens)
@@ -82,7 +110,7 @@ def _encoded(tokens: Path, backbone: Backbone, dtype: StoreDtype, name: str) -> 
     found = torch.empty(len(lengths), backbone.dim, dtype=getattr(torch, dtype))
     for rows in torch.argsort(lengths, stable=True).split(CAPTIONS_PER_SHARD):
         packed = ids[ranges(starts[rows].numpy(), lengths[rows].numpy())]
-        found[rows] = encode_sorted(packed, lengths[rows], backbone, dtype, progress).global_
+        found[rows] = sentence_vectors(packed, lengths[rows], backbone, dtype, progress)
     return found
 
 

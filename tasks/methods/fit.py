@@ -24,6 +24,7 @@ from tasks.captions.sentences import CaptionSentences
 from tasks.errors import InputError
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import LabelledImages
+from tasks.methods.needs import check_tower
 from tasks.methods.state import read_state, write_state
 from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
@@ -91,6 +92,7 @@ def fit_method(
 
     def work(out: Path) -> Result:
         loaded = load(profile)
+        check_tower(type(method), profile.backbone.model, loaded.backbone.why_not_causal)
         states = {part: read_state(stage.folder) for part, stage in lesson.parts.items()}
         setup = Setup(loaded.backbone, vocabulary.prompt_names, profile.seed, states, lesson.kappa)
         examples, rows, counts = _examples(profile, vocabulary, method, lesson)

@@ -109,7 +109,10 @@ def write_report(
         maps = showcase.maps(scored, outcome.images[image_set.name].folder, local)
     if local is not None and chosen.learns_from == "captions":
         kappa = float(getattr(chosen.settings, "kappa", KAPPA))
-        answers = _answers(examples, vocabulary, local, backbone(), kappa)
+        reader = backbone()
+        # which words answer, only a tower tells that looks at them one by one
+        if reader.is_causal:
+            answers = _answers(examples, vocabulary, local, reader, kappa)
     drawn = charts.charts_of(vocabulary, outcome, method, image_set.name, scored.labels)
     context: dict[str, Any] = {
         "profile": profile,

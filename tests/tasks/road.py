@@ -48,11 +48,12 @@ def whole_run(profile: Profile) -> Outcome:
     """Every stage of a profile of one image set up to evaluation, by all methods of its run."""
     vocabulary = check(profile)
     corpora, labels, choice = choose(profile)
-    features = tuple(encode_all(profile, choice))
+    reads_of = {profile.method(name).reads for name in profile.run if _reads(profile, name)}
+    features = tuple(encode_all(profile, choice)) if "tokens" in reads_of else ()
     parts = list(choice.figures["store_bytes"])
     encoded_as: dict[Reads, tuple[Stage, ...]] = {"tokens": features}
     for reads, stage in (("phrases", encode_phrases), ("sentences", encode_sentences)):
-        if any(profile.method(name).reads == reads for name in profile.run):
+        if reads in reads_of:
             encoded_as[reads] = tuple(stage.fn(profile, choice, part) for part in parts)
     (image_set,) = profile.images
     encoded = {}
@@ -91,6 +92,10 @@ def whole_run(profile: Profile) -> Outcome:
         images={image_set.name: encoded[image_set.name][1]},
         evaluations=evaluations,
     )
+
+
+def _reads(profile: Profile, name: str) -> bool:
+    return profile.learns_from(name, "captions")
 
 
 if __name__ == "__main__":
