@@ -73,6 +73,16 @@ class Learner(nn.Module, ABC):
     def prepare(self, examples: Any, rows: Tensor, device: torch.device) -> None:
         """Look at the examples `rows` once before training starts; by default nothing."""
 
+    def start_from(self, before: State, rows: Tensor) -> None:
+        """Begin at the state of an earlier fit, where `Method.starts_warm` says that it can.
+
+        Args:
+            before: the state, maybe of other classes.
+            rows: [C] which class of it each class is, -1: it is new.
+
+        """
+        raise NotImplementedError(f"{type(self).__name__} begins anew each time")
+
     @abstractmethod
     def loss(self, batch: Any, generator: torch.Generator) -> Tensor:
         """Scalar loss on a batch of examples, differentiable in the parameters.
@@ -132,6 +142,8 @@ class Method(ABC):
     reads: ClassVar[Reads] = "tokens"
     """What captions are to it, where it learns from them: batches of `CaptionBatch`, `PhraseBatch`,
     or `SentenceBatch`."""
+    starts_warm: ClassVar[bool] = False
+    """Whether training can begin at the weights of an earlier fit (`Learner.start_from`)."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What it asks of the backbone besides global features."""
     Settings: ClassVar[type[MethodSettings]] = MethodSettings

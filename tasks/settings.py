@@ -177,3 +177,8 @@ class RefreshSettings(Settings):
     train_at_drift: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Jensen-Shannon distance of class shares since the last start."
     )
+    warm_epochs: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="Begin at the last fit's weights, where a method can, and go so often through "
+        "the captions; by default training begins anew.",
+    )

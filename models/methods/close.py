@@ -78,6 +78,14 @@ class CloseLearner(Learner):
         self.untrained = class_embeddings(setup.backbone, setup.names, [PLAIN.format])
         self.head = Head(self.untrained, settings.hidden, setup.generator)
 
+    def start_from(self, before: State, rows: Tensor) -> None:
+        """See `Learner.start_from`; the pull stays to the untrained vectors."""
+        known = rows >= 0
+        with torch.no_grad():
+            self.head.classes[known] = before["classes"][rows[known]].to(self.head.classes)
+            for name in ("inner", "bias", "outer"):
+                getattr(self.head, name).copy_(before[name])
+
     def loss(self, batch: SentenceBatch, generator: torch.Generator) -> Tensor:
         """Ranking loss of the head on normalise(t + s e), plus the pull."""
         settings = self.settings
@@ -116,6 +124,7 @@ class Close(Method):
     summary = "a head on captions' vectors with noise, used on images as it is"
     learns_from = "captions"
     reads = "sentences"
+    starts_warm = True
     needs = frozenset({"text tower", "dense features"})
     Settings = CloseSettings
     settings: CloseSettings

@@ -55,6 +55,12 @@ class LinearHead(Learner):
         self.classes = class_embeddings(setup.backbone, setup.names, templates)
         self.weight = nn.Parameter(settings.start * self.classes)
 
+    def start_from(self, before: State, rows: Tensor) -> None:
+        """See `Learner.start_from`."""
+        known = rows >= 0
+        with torch.no_grad():
+            self.weight[known] = before["weight"][rows[known]].to(self.weight)
+
     def loss(self, batch: SentenceBatch, generator: torch.Generator) -> Tensor:
         """Ranking loss of logits W (t + s e); the noisy vector is not normalised."""
         logits = noisy(batch.features, self.settings.cosine, generator) @ self.weight.T
@@ -85,6 +91,7 @@ class CoMC(Method):
     summary = "a linear head on captions' vectors with noise, images mapped to texts"
     learns_from = "captions"
     reads = "sentences"
+    starts_warm = True
     needs = frozenset({"text tower", "dense features"})
     Settings = CoMCSettings
     settings: CoMCSettings

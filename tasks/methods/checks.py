@@ -240,9 +240,9 @@ def captions_are_scored_as_they_are_labelled(method: type[Method]) -> None:
 def its_example_runs(method: type[Method]) -> None:
     """The class's docstring has an example of three lines or more, and it does what it shows.
 
-    The example has `setup`, `captions`, `phrases`, `sentences`, `images` (batches) and `labelled`
-    (examples) to work with, and for a method that builds on others `parts` and `others`, the setup
-    with their states.
+    The example has `setup`, `captions`, `phrases`, `sentences`, `images` (batches), `labelled` and
+    `sentence_examples` (examples) to work with, and for a method that builds on others `parts` and
+    `others`, the setup with their states.
     """
     text = inspect.getdoc(method) or ""
     given = {
@@ -253,6 +253,7 @@ def its_example_runs(method: type[Method]) -> None:
         "captions": _captions(),
         "phrases": _phrases(),
         "sentences": _sentences(),
+        "sentence_examples": Given(_sentences()),
         "images": _images(),
         "labelled": Given(_images()),
     }

@@ -5,6 +5,7 @@ Methods that inherit how they are fitted (TaI from TaI-DPT) share one stage.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,10 +28,12 @@ from tasks.images.labelled import LabelledImages
 from tasks.methods.needs import check_tower
 from tasks.methods.state import read_state, write_state
 from tasks.methods.trainer import OnEpoch, finish, train
-from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
+from tasks.methods.warm import begin_at, last_fit
+from tasks.methods.warm import remember as remember_fit
+from tasks.workspace import Result, Stage, canonical, digests_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from models.examples import Examples
     from models.method import Reads
@@ -89,6 +92,10 @@ def fit_method(
     """A method's state; `on_epoch` hears of each epoch of a trained one once."""
     method = profile.method(name)
     fitter = _fitter(method)
+    start, remember = _warm_start(profile, method, digests_of(lesson.stages))
+    if start:
+        epochs = {"epochs": profile.refresh.warm_epochs}
+        method = type(method)(method.settings.model_copy(update=epochs), method.parts)
 
     def work(out: Path) -> Result:
         loaded = load(profile)
@@ -112,6 +119,8 @@ def fit_method(
             write_state(method.fit(setup, examples), card, out)
             return Result(counts, {})
         learner = method.learner(setup)
+        if start:
+            begin_at(learner, start, vocabulary.classes)
         state, history, figures = train(
             learner,
             examples,
@@ -135,6 +144,7 @@ def fit_method(
             "lesson": digests_of(lesson.stages),
             "vocabulary": vocabulary.digest,
             "backbone": identity_of(profile),
+            **({"start": start.digest} if start else {}),
         },
         parameters={
             "method": fitter.name,
@@ -149,7 +159,22 @@ def fit_method(
     if not stage.fresh:
         for epoch, figures in enumerate(history_of(stage)):
             on_epoch(epoch, figures)
+    remember(stage)
     return stage
+
+
+def _warm_start(
+    profile: Profile, method: Method, lesson: str
+) -> tuple[Stage | None, Callable[[Stage], None]]:
+    """The fit that a new one begins at, if it does, and what writes a finished one down."""
+    if profile.refresh.warm_epochs is None or not method.starts_warm:
+        return None, lambda _: None
+    described = {**method.described(), "seed": profile.seed, "backbone": identity_of(profile)}
+    terms = hashlib.sha256(canonical(described)).hexdigest()
+    start = last_fit(profile.name, method.name, terms, lesson)
+    return start, lambda fitted: remember_fit(
+        profile.name, method.name, terms, lesson, fitted, start
+    )
 
 
 def history_of(fitted: Stage) -> list[dict[str, float]]:

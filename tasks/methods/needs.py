@@ -39,7 +39,11 @@ def check_tower(method: type[Method], model: str, reason: str) -> None:
     """
     if not (reason and _looks_inside(method)):
         return
-    others = ", ".join(name for name, each in catalogue().items() if not _looks_inside(each))
+    others = ", ".join(
+        name
+        for name, each in catalogue().items()
+        if not _looks_inside(each) and each.learns_from != "other methods"
+    )
     raise InputError(
         f"field 'run': {method.name} needs a causal text tower, and {model} has one {reason}; "
         f"expected a model such as RN50-quickgelu, or methods that tune no prompts: {others}"
