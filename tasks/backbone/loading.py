@@ -225,9 +225,21 @@ def _create(name: str, pretrained: str, resolution: int | None) -> Any:
         logging.disable(logging.WARNING)
     try:
         clip = open_clip.create_model(
-            name, pretrained=tag, force_image_size=resolution, weights_only=True
+            name,
+            pretrained=tag,
+            # a text tower of transformers has its weights from the same file, or random ones
+            pretrained_hf=False,
+            force_image_size=resolution,
+            weights_only=True,
         )
     except Exception as error:  # downloads, caches and checkpoints fail in kinds of their own
+        if tag is None and isinstance(error, OSError):
+            first = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"field 'backbone.model': the text tower of {name} cannot be made ({first}); "
+                "expected its config in the Hugging Face cache, or the folder it lies in as "
+                "hf_model_name"
+            ) from error
         if tag is None:
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
