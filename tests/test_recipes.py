@@ -184,7 +184,7 @@ def test_a_method_of_an_installed_package_is_like_ours(tmp_path: Path) -> None:
     assert re.search(r"small\s+│ shifted-mean", done.stdout)
     (page,) = (home / "report").glob("*/index.html")
     text = page.read_text(encoding="utf-8")
-    assert "<td>shifted-mean" in text
+    assert '<td data-label="method">shifted-mean' in text
     assert "somebody else&#39;s: class vectors without their mean" in text
     # what it looks at is shown, as for a method of ours
     assert "Where it looks" in text

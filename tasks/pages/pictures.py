@@ -230,12 +230,15 @@ def counts_by_class(names: Sequence[str], counts: Sequence[int]) -> str:
     """A bar per class, in the order given, on a logarithmic scale."""
     with _picture("counts", (WIDTH, 0.7 + 0.23 * len(names))) as (figure, svg):
         axes = figure.subplots()
-        axes.barh(np.arange(len(names)), counts, color=SERIES[2], height=0.7)
+        # a bar on a logarithmic scale begins somewhere: at half of one caption
+        lengths = np.asarray(counts) - 0.5
+        axes.barh(np.arange(len(names)), lengths, left=0.5, color=SERIES[2], height=0.7)
         axes.set_yticks(np.arange(len(names)), [_short(name) for name in names])
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xscale("log")
+        axes.set_xlim(left=0.5)
         # with a formatter of its own matplotlib would write mathematics, which is off
-        is_wide = max(counts) >= 30 * min(counts)
+        is_wide = max(counts) >= 30
         steps = (1.0,) if is_wide else (1.0, 2.0, 5.0)
         axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=9))
         axes.xaxis.set_major_formatter("{x:,.0f}")
