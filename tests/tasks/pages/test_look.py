@@ -77,7 +77,9 @@ def test_a_comparison_and_a_study(tmp_path: Path, opened: Page) -> None:
     (tmp_path / "compare.html").write_text(comparison(runs, verdicts(runs)))
     assert faults_of(opened, tmp_path / "compare.html") == []
     study = studies.studies()["captions"][0]
-    found = {variant: [{"same": 10.0, "shift": 1.0}] * 3 for variant in study.variants}
+    found = {
+        variant: [{("same", "one"): 10.0, ("shift", "one"): 1.0}] * 3 for variant in study.variants
+    }
     rows = studies.table_of(study, found, {"same": "3 of 6", "shift": "6 of 6"})
     page = page_of(study, load_profile("coco-mini"), rows, "python -m flows.ablations captions")
     (tmp_path / "study.html").write_text(page)
