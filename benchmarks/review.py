@@ -14,10 +14,10 @@ from models.metrics import f1_scores
 from models.survey import ratio
 from tasks.images.labelled import label_matrix
 from tasks.results import track
-from tasks.results.evaluate import SCORES
 from tasks.results.outcome import found_again
 from tasks.results.review import Review, card_of, draw, findings, shares, tagged_of_run
 from tasks.results.runs import find_runs, logged
+from tasks.results.score import SCORES
 
 MARKINGS = 100
 IMAGES = 60
@@ -28,7 +28,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "latest"
     found = tagged_of_run(name, None)
     profile, (keys,) = logged(find_runs([name])[0], track.STAGES)
-    evaluation = found_again(keys).evaluations[profile.headline_method][profile.images[0].name]
+    evaluation = found_again(keys).evaluations[profile.headline_method][profile.measured[0].name]
     truth = label_matrix(pq.read_table(evaluation.file(SCORES)), found.classes)
     exact = {}
     known, shown = truth >= 0, truth == 1

@@ -32,8 +32,9 @@ from tasks.labels.label import label_captions
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile, load_profile
-from tasks.results.evaluate import evaluate, scores_of
+from tasks.results.evaluate import evaluate
 from tasks.results.outcome import BRANCHES
+from tasks.results.score import scores_of
 from tasks.workspace import Stage
 from tasks.world.files import make_world
 

@@ -7,7 +7,8 @@ from tasks.backbone.loading import check_weights
 from tasks.corpus.ingest import check_captions as check_file
 from tasks.corpus.sources import caption_files
 from tasks.images.draw import check_protocol
-from tasks.images.image_sets import read_listing
+from tasks.images.image_sets import check_shown, read_listing
+from tasks.images.names import Names
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.methods.needs import check_needs
 from tasks.profile import Profile
@@ -38,8 +39,9 @@ def check(profile: Profile) -> Vocabulary:
     check_model(profile)
     check_needs(profile)
     profile = make_world.fn(profile)
-    for image_set in profile.image_sets:
-        read_listing(profile, image_set)
+    listings = [(each, read_listing(profile, each)) for each in profile.image_sets]
     vocabulary = check_captions(profile)
+    for image_set, listing in listings:
+        check_shown(image_set, Names(vocabulary).match(listing.entries), vocabulary)
     check_protocol(profile, vocabulary)
     return vocabulary

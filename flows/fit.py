@@ -1,4 +1,4 @@
-"""The flow `fit`: fit the run's methods on captions or labelled images, evaluate them on images."""
+"""The flow `fit`: fit methods on captions or labelled images, measure them, or score for tags."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile
 from tasks.results import track
 from tasks.results.evaluate import AP_TABLE, evaluate
+from tasks.results.score import score
 from tasks.runners import task_runner
 from tasks.settings import ImageSet
 from tasks.workspace import Stage, find_stage
@@ -29,7 +30,7 @@ Images = dict[str, tuple[Stage, Stage]]
 
 @flow(name="fit", persist_result=True, result_serializer="json")
 def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str) -> dict[str, Any]:
-    """Encode images; choose captions and encode them; fit each method, evaluate it.
+    """Encode images; choose captions and encode them; fit each method, evaluate or score by it.
 
     Args:
         profile: a whole profile.
@@ -39,13 +40,14 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
 
     Returns:
         The keys of all stages: `choice`; `features`, `phrases`, `sentences` by partition; `fitted`
-        by method; `listed` and `images` by image set; `evaluations` by method and image set.
+        by method; `listed` and `images` by image set; `evaluations` by method and image set of
+        known labels; `scores` by image set of unknown labels.
 
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))
     images = {each.name: _encoded(profile, vocabulary, each) for each in profile.image_sets}
-    evaluated = {
-        each.name: narrow(profile, vocabulary, images[each.name][0]) for each in profile.images
+    evaluated = {each.name: images[each.name][0] for each in profile.unlabelled} | {
+        each.name: narrow(profile, vocabulary, images[each.name][0]) for each in profile.measured
     }
     captions = _Captions(profile, vocabulary, corpora, labels)
     keys: dict[str, Any] = {
@@ -53,6 +55,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
         "listed": {name: stage.key for name, stage in evaluated.items()},
         "images": {each.name: images[each.name][1].key for each in profile.images},
         "evaluations": {name: {} for name in profile.run},
+        "scores": {},
     }
     states: dict[str, Stage] = {}
     for name in profile.run:
@@ -73,7 +76,12 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
             lesson = replace(lesson, parts=parts)
             fitted = states[name] = _fitted(profile, vocabulary, name, lesson, run)
             keys["fitted"][name] = fitted.key
-            for image_set in profile.images:
+            for image_set in profile.unlabelled if name == profile.headline_method else ():
+                scores = score(
+                    profile, vocabulary, name, image_set, *images[image_set.name], fitted
+                )
+                keys["scores"][image_set.name] = scores.key
+            for image_set in profile.measured:
                 listed, encoded = evaluated[image_set.name], images[image_set.name][1]
                 run.dataset(image_set.name, listed, "evaluation")
                 found = evaluate(profile, vocabulary, name, image_set, listed, encoded, fitted)

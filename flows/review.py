@@ -20,7 +20,7 @@ from tasks.pages.review import review as draw_review
 from tasks.results import marked, track
 from tasks.results.review import read_marks, tagged_of_run
 from tasks.results.runs import REVIEWED
-from tasks.results.thresholds import THRESHOLDS
+from tasks.results.tags import THRESHOLDS
 from tasks.serving.reviewed import write_reviewed
 
 COUNT = 60

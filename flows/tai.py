@@ -1,8 +1,9 @@
-"""The flow `tai`: captions in, mAP out."""
+"""The flow `tai`: captions in, mAP and tags out."""
 
 import logging
 import shlex
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -20,25 +21,30 @@ from tasks.results import store, track
 from tasks.results.evaluate import classes_told
 from tasks.results.groups import groups_of
 from tasks.results.outcome import BRANCHES, Outcome, found_again
-from tasks.results.thresholds import choose_thresholds
+from tasks.results.rate import choose_rate
+from tasks.results.tags import TABLE, tag_images
 from tasks.serving import registry
 from tasks.workspace import Stage, home
 from tasks.world.files import SHEET, make_world
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOG = logging.getLogger("tai")
 
 
 @flow(name="tai")
 def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ingest captions, label them by a vocabulary, fit methods, evaluate them on images.
+    """Ingest captions, label them by a vocabulary, fit methods, measure them on images and tag.
 
     Args:
         profile: name, TOML file, or all settings (the form in Prefect's UI).
         settings: changes by dotted name, for example {"seed": 1}.
 
     Returns:
-        `map`, a row per method and image set with its mAP in percent by branch; `page`, the path
-        of the run's report; `model`, the headline method as `flows.predict` takes it.
+        `map`, a row per method and image set of known labels with its mAP in percent by branch;
+        `tags`, the table of tags by image set of unknown labels; `page`, the path of the run's
+        report; `model`, the headline method as `flows.predict` takes it.
 
     """
     asked = load_profile(profile, settings)
@@ -58,14 +64,12 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             run.dataset(path.name, corpus, "captions")
             corpora.append(corpus)
             labels.append(labelled)
-        outcome = choose_thresholds(
-            chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id)
-        )
+        outcome = choose_rate(chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id))
+        tags = {each.name: tag_images(chosen, vocabulary, each, outcome) for each in chosen.images}
+        outcome = replace(outcome, tags=tags)
         table = _table(chosen, outcome)
         headline = outcome.evaluations[chosen.headline_method]
-        figures = {name: stage.figures for name, stage in headline.items()}
-        if outcome.thresholds:
-            figures[chosen.images[0].name] |= outcome.thresholds.figures
+        figures = {name: stage.figures | tags[name].figures for name, stage in headline.items()}
         run.metrics(track.metrics_of(chosen, figures))
         run.metrics(_counts(corpora, labels))
         written = report(chosen, vocabulary, outcome, command)
@@ -75,10 +79,16 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         run.describe(_description(chosen, table, command))
         model = registry.register(run, chosen, outcome, chosen.headline_method)
         run.tag("model", model)
-        create_table_artifact(key="map", table=table, description=_heading(chosen))
+        if table:
+            create_table_artifact(key="map", table=table, description=_heading(chosen))
         create_link_artifact(key="report", link=page.as_uri(), link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
-    return {"map": table, "page": str(page), "model": model.removeprefix("models:/")}
+    return {
+        "map": table,
+        "tags": {each.name: str(tags[each.name].file(TABLE)) for each in chosen.unlabelled},
+        "page": str(page),
+        "model": model.removeprefix("models:/"),
+    }
 
 
 def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str) -> Outcome:
@@ -119,8 +129,9 @@ def _total(found: list[Stage]) -> dict[str, int]:
 
 def _description(profile: Profile, table: list[dict[str, Any]], command: str) -> str:
     """What stands at the top of the run's page in MLflow."""
-    head = "| learned from | images | method | mAP |"
-    lines = [profile.description, "", head, "|---|---|---|--:|"]
+    lines = [profile.description]
+    if table:
+        lines += ["", "| learned from | images | method | mAP |", "|---|---|---|--:|"]
     lines += [
         f"| {row['learned from']} | {row['images']} | {row['method']} | {row['merged']} |"
         for row in table
@@ -145,13 +156,27 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _heading(profile: Profile) -> str:
-    title = f"mAP on {', '.join(each.name for each in profile.images)}, percent"
+    title = f"mAP on {', '.join(each.name for each in profile.measured)}, percent"
     warning = "random weights, these scores mean nothing"
     return title if profile.backbone.pretrained else f"{title} ({warning})"
 
 
 def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
+
+    console = Console()
+    if result["map"]:
+        _print_map(console, result)
+    console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
+    console.print(store.tracking_uri(), soft_wrap=True)
+    for table in result["tags"].values():
+        console.print(f"tags: {table}", soft_wrap=True, markup=False)
+    console.print(f"\nsee it: {result['page']}", soft_wrap=True)
+    use = shlex.join(["python", "-m", "flows.predict", "my/pictures", "--model", result["model"]])
+    console.print(f"tag pictures of your own: {use}", soft_wrap=True, markup=False)
+
+
+def _print_map(console: "Console", result: dict[str, Any]) -> None:
     from rich.table import Table
 
     shown = Table(title="mAP, percent")
@@ -165,7 +190,6 @@ def _print(result: dict[str, Any]) -> None:
             shown.add_section()
             shown.add_row("learned from", told[number])
         shown.add_row(*("" if value is None else str(value) for value in row.values()))
-    console = Console()
     console.print(shown)
     for row, value in zip(rows, strict, strict=True):
         if value is not None:
@@ -173,12 +197,7 @@ def _print(result: dict[str, Any]) -> None:
                 f"{row['images']}, {row['method']}: {value} merged with difficult objects as "
                 "negatives, as published"
             )
-    console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
-    console.print(store.tracking_uri(), soft_wrap=True)
-    console.print(f"\nsee it: {result['page']}", soft_wrap=True)
-    use = shlex.join(["python", "-m", "flows.predict", "my/pictures", "--model", result["model"]])
-    console.print(f"tag pictures of your own: {use}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":
-    _print(run_command(tai, check, parse("flows.tai", "Captions in, mAP out.")))
+    _print(run_command(tai, check, parse("flows.tai", "Captions in, mAP and tags out.")))

@@ -20,6 +20,9 @@ from pydantic_core import ErrorDetails
 
 from models.method import LearnsFrom, Method
 from tasks.catalogue import catalogue, group_of, method_class
+from tasks.dotted import flatten as flatten
+from tasks.dotted import parse_setting as parse_setting
+from tasks.dotted import set_value
 from tasks.errors import InputError
 from tasks.settings import (
     BackboneSettings,
@@ -86,7 +89,9 @@ class Profile(Settings):
     )
     methods: MethodGroups = MethodGroups()
     images: list[ImageSet] = Field(
-        min_length=1, description="Image sets to evaluate on; the first one's mAP is the headline."
+        [],
+        description="Image sets to measure on where labels are known, and to tag where they are "
+        "not; the headline is the mAP of the first with labels.",
     )
     labelled: LabelledSet | None = Field(
         None, description="Images with true labels, for methods that learn from such."
@@ -134,6 +139,11 @@ class Profile(Settings):
             self.method(name)
         if self.labelled and self.labelled.base and not self.novel:
             raise ValueError("labelled.base means something with novel classes alone; set `novel`")
+        builds = [name for name in self.run if self.learns_from(name, "other methods")]
+        if builds and not self.image_sets:
+            raise ValueError(f"{builds[0]} looks at images; expected at least one image set")
+        if self.labelled is not None and not self.labelled.labels_known:
+            raise ValueError("`labelled` needs `annotations`: its true labels are learned from")
         return self
 
     def learns_from(self, name: str, source: LearnsFrom) -> bool:
@@ -170,6 +180,16 @@ class Profile(Settings):
     def reference(self) -> ImageSet:
         """Images that methods look at which build on others: not those of the evaluation, if so."""
         return next((each for each in self.image_sets if each not in self.images), self.images[0])
+
+    @property
+    def measured(self) -> list[ImageSet]:
+        """Image sets of known labels, the headline's first."""
+        return [image_set for image_set in self.images if image_set.labels_known]
+
+    @property
+    def unlabelled(self) -> list[ImageSet]:
+        """Image sets of which no label is known."""
+        return [image_set for image_set in self.images if not image_set.labels_known]
 
     @property
     def image_sets(self) -> list[ImageSet]:
@@ -219,7 +239,7 @@ def load_profile(
         where = "profile"
         values = profile.values() if isinstance(profile, Profile) else dict(profile)
     for dotted, value in (settings or {}).items():
-        _set(values, dotted, value)
+        set_value(values, dotted, value)
     _refuse_old(where, values)
     try:
         return Profile.model_validate(values)
@@ -298,20 +318,6 @@ def _refuse_old(where: str, values: Mapping[str, Any]) -> None:
         )
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            for position, item in enumerate(value):
-                flat |= flatten(item, f"{prefix}{key}.{position}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _read(profile: str) -> tuple[str, dict[str, Any]]:
     own = profile.endswith(".toml") or os.sep in profile
     path = Path(profile) if own else FOLDER / f"{profile}.toml"
@@ -329,29 +335,3 @@ def _read(profile: str) -> tuple[str, dict[str, Any]]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}") from None
     return str(path) if own else f"profile {profile}", {"name": path.stem} | values
-
-
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Set a field by dotted name; numbers step into lists (`sources.0.path`)."""
-    *steps, last = dotted.split(".")
-    place: Any = values
-    try:
-        for step in steps:
-            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
-        if isinstance(place, list):
-            place[int(last)] = value
-        else:
-            place[last] = value
-    except (IndexError, ValueError, AttributeError, TypeError):
-        raise InputError(f"setting '{dotted}': no such field in the profile") from None
-
-
-def parse_setting(text: str) -> tuple[str, Any]:
-    """`name=value` of a command line; the value is JSON where it reads as JSON, else text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise InputError(f"--set {text}: expected name=value, for example seed=1")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value

@@ -114,15 +114,33 @@ class BackboneSettings(Settings):
 
 
 class ImageSet(Settings):
-    """The images that prompts are evaluated on."""
+    """Images to recognise: measured where labels are known, tagged where they are not."""
 
     name: Name = Field(description="Name of the image set in tables and MLflow.")
     form: Literal["coco", "voc2007", "nuswide", "folder"] = Field(
-        "coco", description="Layout on disk; folder: any images, with a CSV (file, class)."
+        "coco",
+        description="Layout on disk; folder: any images, with or without a CSV (file, class).",
     )
-    annotations: str = Field(description="Instances JSON, list file or CSV, relative to `data`.")
+    annotations: str | None = Field(
+        None,
+        description="Instances JSON, list file or CSV, relative to `data`; only a folder goes "
+        "without: its labels are not known, so its images are tagged and not measured.",
+    )
     folder: str = Field(description="Folder of the images, relative to `data`.")
     kappa: float = Field(40.0, gt=0, description="Local softmax's scale on images.")
+
+    @model_validator(mode="after")
+    def _a_layout_has_its_lists(self) -> "ImageSet":
+        if self.form != "folder" and self.annotations is None:
+            raise ValueError(
+                f'form {self.form} needs `annotations`; images without labels are form = "folder"'
+            )
+        return self
+
+    @property
+    def labels_known(self) -> bool:
+        """Whether there are true labels to measure against."""
+        return self.annotations is not None
 
 
 class LabelledSet(ImageSet):

@@ -26,13 +26,14 @@ from tasks.pages.quality import quality
 from tasks.pages.report import report
 from tasks.pages.review import review
 from tasks.profile import load_profile
-from tasks.results.evaluate import SCORES, ap_rows, scores_of
+from tasks.results.evaluate import ap_rows
 from tasks.results.marked import marked
 from tasks.results.review import SAMPLE, Tagged, tagged
-from tasks.results.thresholds import choose_thresholds
+from tasks.results.score import SCORES, scores_of
 from tasks.serving.predict import tag_folder
 from tasks.workspace import Stage
 from tasks.world.files import make_world
+from tests.tasks.road import tagged as with_tags
 from tests.tasks.road import whole_run
 
 ROOT = Path(__file__).parents[1]
@@ -183,6 +184,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         images = load_profile("tests/small/small.toml").images[0].model_dump()
         settings: dict[str, Any] = {"run": RUN}
         settings |= {"labelled": images | {"name": "labelled"}, "objects": "instances_demo.json"}
+        mine = {"name": "mine", "form": "folder", "folder": "images"}
+        settings |= {"images": [images, mine]}
         settings |= {"labelled.known": 0.8, "novel": ["cat", "dog", "car"]}
         settings |= {"describe.epochs": 1, "describe.width": 16, "describe.layers": 1}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
@@ -196,7 +199,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         try:
             make_world.fn(load_profile("demo", world))
             vocabulary = check(profile)
-            outcome = choose_thresholds.fn(profile, vocabulary, whole_run(profile))
+            outcome = with_tags(profile, whole_run(profile))
             report.fn(profile, vocabulary, outcome, "python -m flows.tai")
             files = [home / str(number) for number in range(len(outcome.corpora))]
             labelled = list(zip(files, outcome.corpora, outcome.labels, strict=True))

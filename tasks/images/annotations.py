@@ -96,4 +96,5 @@ def _of_folder(folder: Path) -> Listing:
         raise InputError(
             f"{folder}: no image; expected at least one, found {others or 'nothing at all'}"
         )
-    return Listing([ImageEntry(file, file, ()) for file in found.pictures])
+    entries = [ImageEntry(file, file, None) for file in found.pictures]
+    return Listing(entries, passed_over=found.passed_over)

@@ -1,6 +1,7 @@
 """What an image set's lists say: its images, and what each shows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,8 @@ class ImageEntry:
     image_id: str
     file: str
     """Path relative to the image folder, with forward slashes."""
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    """None where nobody has said what it shows."""
     ignored: tuple[str, ...] = ()
     """Classes that count as neither shown nor not shown."""
 
@@ -22,3 +24,5 @@ class Listing:
     entries: list[ImageEntry]
     strays: tuple[str, ...] = ()
     """A sentence on each: its position, the field, and what stands there."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """How many other files a folder without a list has, by suffix."""

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,11 @@ def files_of(folder: Path) -> Folder:
             else:
                 passed_over[printable(path.suffix.lower()) or "(no suffix)"] += 1
     return Folder(sorted(pictures), passed_over)
+
+
+def passed_over_told(passed_over: Mapping[str, int], most: int = 5) -> str:
+    """How many files were passed over, by suffix, for a log or a page: `3 .txt, 1 .csv`."""
+    order = sorted(passed_over.items(), key=lambda found: (-found[1], found[0]))
+    told = ", ".join(f"{count:,} {suffix}" for suffix, count in order[:most])
+    left = sum(count for _, count in order[most:])
+    return f"{told} and {left:,} more" if left else told

@@ -14,8 +14,10 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
 from tasks.images.entries import ImageEntry, Listing
+from tasks.images.folders import passed_over_told
 from tasks.images.names import Names
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
 
@@ -48,11 +50,16 @@ def list_images(profile: Profile, vocabulary: Vocabulary, image_set: ImageSet) -
     if listing.strays:
         first, count = listing.strays[0], len(listing.strays)
         told.append(f"{count:,} of its annotations are of no use and left out; the first: {first}")
+    passed_over = sum(listing.passed_over.values())
+    if passed_over:
+        told.append(f"passed over, as no images: {passed_over_told(listing.passed_over)}")
     for sentence in told:
         LOG.warning("images: %s: %s", image_set.name, sentence)
 
+    check_shown(image_set, entries, vocabulary)
+
     def work(out: Path) -> Result:
-        strays = {"annotations/stray": len(listing.strays)}
+        strays = {"annotations/stray": len(listing.strays), "files/passed_over": passed_over}
         figures = {"names/taken": names.taken, "names/foreign": sorted(names.foreign)}
         return Result(write_entries(entries, out) | strays, figures)
 
@@ -60,19 +67,43 @@ def list_images(profile: Profile, vocabulary: Vocabulary, image_set: ImageSet) -
         "image-set",
         __name__,
         inputs={"entries": digest_of([names.taken, names.foreign, *map(astuple, entries)])},
-        parameters={"name": image_set.name, "strays": len(listing.strays)},
+        parameters={
+            "name": image_set.name,
+            "strays": len(listing.strays),
+            "passed_over": passed_over,
+        },
     )
     return run_stage(recipe, work)
 
 
+def check_shown(image_set: ImageSet, entries: Sequence[ImageEntry], vocabulary: Vocabulary) -> None:
+    """InputError if a set of known labels shows no class of the vocabulary at all."""
+    if not image_set.labels_known:
+        return
+    shown = {name for entry in entries for name in entry.classes or ()}
+    if not shown:
+        raise InputError(
+            f"{image_set.annotations}: no image has a class, so there is nothing to measure; "
+            'leave `annotations` out of images whose labels are not known (form = "folder")'
+        )
+    if not shown & set(vocabulary.classes):
+        raise InputError(
+            f"{image_set.annotations}: no image shows any class of vocabulary "
+            f"'{vocabulary.name}'; expected classes named as {', '.join(vocabulary.classes[:5])}, "
+            f"the annotations name {', '.join(sorted(shown)[:5])}"
+        )
+
+
 def read_listing(profile: Profile, image_set: ImageSet) -> Listing:
-    """The images of one of the profile's image sets, read from its lists.
+    """The images of one of the profile's image sets, read from its lists or found in its folder.
 
     Raises:
         InputError: a list or the folder is missing or broken.
 
     """
     form, folder = image_set.form, profile.path(image_set.folder)
+    if image_set.annotations is None:
+        return read_image_set(form, None, folder)
     lists = profile.path(image_set.annotations)
     changed = lists.stat().st_mtime_ns if lists.is_file() else 0
     return _listed(form, lists, folder, changed)
@@ -98,7 +129,8 @@ def write_entries(entries: Sequence[ImageEntry], out: Path) -> dict[str, int]:
     pq.write_table(entries_table(entries), out / ENTRIES, compression="zstd")
     return {
         "images/listed": len(entries),
-        "images/without_class": sum(not entry.classes for entry in entries),
-        "labels": sum(len(entry.classes) for entry in entries),
+        "images/without_class": sum(entry.classes == () for entry in entries),
+        "images/not_known": sum(entry.classes is None for entry in entries),
+        "labels": sum(len(entry.classes or ()) for entry in entries),
         "labels/ignored": sum(len(entry.ignored) for entry in entries),
     }

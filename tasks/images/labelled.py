@@ -22,7 +22,7 @@ from tasks.images.encode import FEATURES, IMAGES, feature_shards
 def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
     """[N, C] int8 of a table with `classes` and `ignored`: 1 shown, 0 not shown, -1 not known.
 
-    Names that are no class are left out.
+    Names that are no class are left out; where `classes` is null, nothing is known of the image.
     """
     labels = torch.zeros(listed.num_rows, len(classes), dtype=torch.int8)
     for mark, column in ((-1, "ignored"), (1, "classes")):
@@ -31,6 +31,7 @@ def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
         is_class = pc.is_valid(columns)
         rows = lists.value_parent_indices().filter(is_class).to_numpy()
         labels.numpy()[rows, columns.filter(is_class).to_numpy()] = mark
+    labels[torch.from_numpy(listed["classes"].is_null().to_numpy())] = -1
     return labels
 
 

@@ -57,6 +57,8 @@ class Names:
         ]
 
     def _matched(self, entry: ImageEntry) -> ImageEntry:
+        if entry.classes is None:
+            return entry
         classes = self._all(entry.classes)
         ignored = [name for name in self._all(entry.ignored) if name not in classes]
         return replace(entry, classes=tuple(classes), ignored=tuple(ignored))

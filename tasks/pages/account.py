@@ -5,6 +5,7 @@ from typing import Any
 
 from tasks.corpus.readers import is_composed
 from tasks.results.outcome import Outcome
+from tasks.workspace import Stage
 
 
 def account_of(outcome: Outcome) -> list[dict[str, Any]]:
@@ -61,9 +62,7 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
                 "name": f"look at the images of {name}",
                 "read": count["images/read"],
                 "kept": count["images/kept"],
-                "rest": f"{count['images/rejected']:,} cannot be read, so have no score"
-                if count["images/rejected"]
-                else "",
+                "rest": _without_score(count["images/rejected"], outcome.listed[name]),
             }
         )
     return steps
@@ -73,6 +72,15 @@ def _composed(count: Mapping[str, int]) -> str:
     """How many of the chosen captions are composed, if there are any."""
     composed = count.get("captions/composed")
     return f"{composed:,} of them are composed; " if composed else ""
+
+
+def _without_score(rejected: int, listed: Stage) -> str:
+    """What became of files that have no score, if there are any."""
+    told = [f"{rejected:,} cannot be read, so have no score"] if rejected else []
+    others = listed.counts.get("files/passed_over", 0)
+    if others:
+        told.append(f"{others:,} other file{'s' if others > 1 else ''} passed over")
+    return "; ".join(told)
 
 
 def _too_long(count: Mapping[str, int]) -> str:

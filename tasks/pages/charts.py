@@ -13,19 +13,21 @@ from tasks.labels.label import LABELS
 from tasks.labels.vocabulary import Vocabulary
 from tasks.methods.fit import history_of
 from tasks.pages import pictures
-from tasks.results.evaluate import ap_rows, scores_of
+from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
+from tasks.results.score import scores_of
 
 LARGEST_CHART: Final = 60
 LARGEST_MATRIX: Final = 36
+FEWEST_TOGETHER: Final = 2
 
 
-def charts_of(
-    vocabulary: Vocabulary, outcome: Outcome, method: str, name: str, labels: torch.Tensor
+def measured_charts(
+    outcome: Outcome, method: str, name: str, labels: torch.Tensor
 ) -> list[dict[str, Any]]:
-    """Title, explanation and picture of each chart, for a method on the image set `name`.
+    """Title, explanation and picture of each chart of a method's scores on the image set `name`.
 
-    `labels` are the set's, [N, C]. What the run lacks (a baseline, training) has no chart.
+    `labels` are the set's, [N, C]. What the run lacks (a baseline) has no chart.
     """
     charts = []
     places = _places(outcome)
@@ -48,6 +50,13 @@ def charts_of(
             ),
         }
     )
+    return charts
+
+
+def learning_charts(vocabulary: Vocabulary, outcome: Outcome, method: str) -> list[dict[str, Any]]:
+    """Those of training, where there was any, and of what captions name."""
+    charts: list[dict[str, Any]] = []
+    places = _places(outcome)
     # two methods may share a training: one line for both, in the headline's name
     ordered = sorted(outcome.fitted.items(), key=lambda found: found[0] == method)
     last_of = {stage.digest: each for each, stage in ordered}
@@ -69,6 +78,8 @@ def charts_of(
             }
         )
     names, shares = _co_occurrence(vocabulary, outcome)
+    if len(names) < FEWEST_TOGETHER:
+        return charts
     charts.append(
         {
             "title": "Classes named together",

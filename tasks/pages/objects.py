@@ -64,7 +64,7 @@ class Measured:
 def true_objects(objects: Path, vocabulary: Vocabulary) -> dict[str, tuple[str, ...]]:
     """The vocabulary's classes by image id of COCO instances; the images need not be here."""
     entries = Names(vocabulary).match(read_instances(objects).entries)
-    return {entry.image_id: entry.classes for entry in entries}
+    return {entry.image_id: entry.classes or () for entry in entries}
 
 
 def total(scores: Sequence[Scores]) -> Scores:

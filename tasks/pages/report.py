@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +20,7 @@ from prefect.cache_policies import NO_CACHE
 
 import sql
 from models.backbone import Backbone
+from models.decisions import FEWEST_IMAGES
 from models.method import Method
 from models.metrics import bootstrap_maps, interval
 from tasks import pages
@@ -29,13 +31,14 @@ from tasks.images.encode import REJECTS
 from tasks.images.labelled import label_matrix
 from tasks.labels.label import LABELS
 from tasks.methods.state import read_state
-from tasks.pages import account, charts, showcase, words
+from tasks.pages import account, charts, showcase, tagged, words
 
 # the page asks the profile, so its code belongs to the page's key
 from tasks.profile import Profile
-from tasks.results.evaluate import SCORES, TOP, classes_told, scores_of
+from tasks.results.evaluate import TOP, ap_rows, classes_told
 from tasks.results.groups import groups_of
 from tasks.results.outcome import BRANCHES, Outcome
+from tasks.results.score import SCORES, scores_of
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
@@ -54,6 +57,8 @@ KAPPA: Final = 50.0
 CAPTIONS_SHOWN: Final = 8
 ANSWERS_SHOWN: Final = 5
 LISTED: Final = 50
+FEWEST_POSITIVES: Final = 10
+"""An AP over fewer images of a class moves by chance."""
 
 
 @task(name="report", cache_policy=NO_CACHE)
@@ -97,23 +102,27 @@ def write_report(
 
     """
     method = profile.headline_method
-    image_set = profile.images[0]
-    scored = _scored(profile, image_set, vocabulary, outcome.evaluations[method][image_set.name])
-    understood = scored.understood()
+    measured = _Measured.of(profile, vocabulary, outcome) if profile.measured else None
     examples = _examples(outcome)
     chosen = profile.method(method)
     local = chosen.class_vectors(read_state(outcome.fitted[method].folder)).get("local")
     maps: list[showcase.Shown] = []
     answers: list[dict[str, Any]] = []
-    if local is not None:
-        maps = showcase.maps(scored, outcome.images[image_set.name].folder, local)
+    if local is not None and measured:
+        maps = showcase.maps(measured.scored, outcome.images[measured.name].folder, local)
+    elif local is not None and profile.images:
+        first = profile.images[0]
+        maps = tagged.maps(profile, first, outcome, vocabulary.classes, local)
     if local is not None and chosen.learns_from == "captions":
         kappa = float(getattr(chosen.settings, "kappa", KAPPA))
         reader = backbone()
         # which words answer, only a tower tells that looks at them one by one
         if reader.is_causal:
             answers = _answers(examples, vocabulary, local, reader, kappa)
-    drawn = charts.charts_of(vocabulary, outcome, method, image_set.name, scored.labels)
+    drawn = charts.learning_charts(vocabulary, outcome, method)
+    if measured:
+        of_scores = charts.measured_charts(outcome, method, measured.name, measured.scored.labels)
+        drawn = of_scores + drawn
     context: dict[str, Any] = {
         "profile": profile,
         "title": f"Recognising {len(vocabulary.classes)} classes, {LEARNED[chosen.learns_from]}",
@@ -121,15 +130,19 @@ def write_report(
         if profile.backbone.pretrained
         else "The CLIP of this run has random weights: it shows that the road is whole, not that "
         "the method works.",
-        "headline": _headline(profile, outcome, method, image_set.name, scored),
-        "tables": [_table(profile, each, outcome, method) for each in profile.images],
-        "best": showcase.cards(scored, understood[: showcase.CARDS]),
-        "worst": showcase.cards(scored, understood[showcase.CARDS :][: -showcase.CARDS - 1 : -1]),
+        "method": method,
+        "captions": _captions_learned(outcome, method),
+        "labelled_images": outcome.fitted[method].counts.get("images", 0),
+        "headline": _headline(outcome, method, measured) if measured else None,
+        "tables": [_table(profile, each, outcome, method) for each in profile.measured],
+        "best": measured.best if measured else [],
+        "worst": measured.worst if measured else [],
+        "tagged": tagged.sections(profile, outcome, vocabulary.classes),
         "maps": maps,
         "labelled": [words.spans_of(row["text"], row["spans"]) for row in examples],
         "answers": answers,
         "charts": drawn,
-        "thresholds": _thresholds(outcome),
+        "thresholds": _thresholds(outcome, measured.name) if measured else None,
         "steps": account.account_of(outcome),
         "command": command,
         "stages": [
@@ -144,22 +157,36 @@ def write_report(
     return {"charts": len(drawn), "heat_maps": sum(len(image.tags) for image in maps)}
 
 
-def _scored(
-    profile: Profile, image_set: ImageSet, vocabulary: Vocabulary, evaluation: Stage
-) -> showcase.Scored:
-    table = pq.read_table(evaluation.file(SCORES))
-    return showcase.Scored(
-        folder=profile.path(image_set.folder),
-        table=table,
-        classes=vocabulary.classes,
-        scores=scores_of(evaluation),
-        labels=label_matrix(table, vocabulary.classes),
-    )
+@dataclass(frozen=True)
+class _Measured:
+    """The first image set of known labels, by the headline method."""
+
+    name: str
+    scored: showcase.Scored
+    best: list[showcase.Shown]
+    worst: list[showcase.Shown]
+
+    @classmethod
+    def of(cls, profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> _Measured:
+        """Its scores, and images understood best and worst."""
+        image_set = profile.measured[0]
+        evaluation = outcome.evaluations[profile.headline_method][image_set.name]
+        table = pq.read_table(evaluation.file(SCORES))
+        scored = showcase.Scored(
+            folder=profile.path(image_set.folder),
+            table=table,
+            classes=vocabulary.classes,
+            scores=scores_of(evaluation),
+            labels=label_matrix(table, vocabulary.classes),
+        )
+        rows, count = scored.understood(), showcase.CARDS
+        worst = rows[count:][: -count - 1 : -1]
+        best = showcase.cards(scored, rows[:count])
+        return cls(image_set.name, scored, best, showcase.cards(scored, worst))
 
 
-def _headline(
-    profile: Profile, outcome: Outcome, method: str, name: str, scored: showcase.Scored
-) -> dict[str, Any]:
+def _headline(outcome: Outcome, method: str, measured: _Measured) -> dict[str, Any]:
+    name, scored = measured.name, measured.scored
     figures = outcome.evaluations[method][name].figures
     headline = {
         "method": method,
@@ -168,8 +195,6 @@ def _headline(
         "low": figures["mAP_low/merged"],
         "high": figures["mAP_high/merged"],
         "classes": classes_told(figures),
-        "captions": _captions_learned(outcome, method),
-        "labelled": outcome.fitted[method].counts.get("images", 0),
         "gain": None,
     }
     baseline = outcome.baseline(name)
@@ -210,6 +235,7 @@ def _table(profile: Profile, image_set: ImageSet, outcome: Outcome, method: str)
         "missing_last": ours.figures.get("mAP_missing_last/merged"),
         "ignored_negative": ours.figures.get("mAP_ignored_negative/merged"),
         "rejects": rejects.to_pylist(),
+        "few": _few(ours),
     }
 
 
@@ -245,13 +271,27 @@ def _what(method: Method) -> str:
     return f"{method.summary}: {parts}" if parts else method.summary
 
 
-def _thresholds(outcome: Outcome) -> dict[str, Any] | None:
-    """How good decisions are by thresholds that held-out captions chose."""
-    if outcome.thresholds is None:
+def _few(evaluation: Stage) -> str:
+    """A sentence where an mAP rests on few images or few labels; else empty."""
+    images = evaluation.counts["images/scored"]
+    shown = [int(row["positives"]) for row in ap_rows(evaluation) if int(row["positives"])]
+    rare = sum(count < FEWEST_POSITIVES for count in shown)
+    told = [f"{images:,} images are few"] if images < FEWEST_IMAGES else []
+    told += (
+        [f"{rare} of {len(shown)} classes are shown by fewer than {FEWEST_POSITIVES} images"]
+        if rare
+        else []
+    )
+    return f"{' and '.join(told)}: these figures move by chance." if told else ""
+
+
+def _thresholds(outcome: Outcome, name: str) -> dict[str, Any] | None:
+    """How good decisions are by thresholds that captions chose."""
+    if outcome.rate is None or "OF1/threshold" not in outcome.tags[name].figures:
         return None
-    figures, counts = outcome.thresholds.figures, outcome.thresholds.counts
+    figures, counts = outcome.tags[name].figures, outcome.rate.counts
     return {
-        "captions": counts["captions/held_out"],
+        "captions": counts["captions"],
         "cf1": figures["CF1/threshold"],
         "of1": figures["OF1/threshold"],
     }

@@ -24,7 +24,8 @@ class Tag:
     """A class that an image was given."""
 
     label: str
-    right: bool
+    right: bool | None
+    """None where nobody has told."""
     picture: str | None = None
     """Data URI of its heat map, where there is one."""
 
@@ -81,7 +82,7 @@ def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
     # three that are understood well and one from the middle: not the cherries alone
     rows = [*several[: MAPPED - 1], *several[len(several) // 2 :][:1]]
     rows = list(dict.fromkeys(rows or scored.understood()[:MAPPED]))
-    dense = _dense_of(features, [scored.table["file"][row].as_py() for row in rows])
+    dense = dense_of(features, [scored.table["file"][row].as_py() for row in rows])
     found = []
     for row in rows:
         image = _shown(scored, row, square=True)
@@ -112,7 +113,7 @@ def _shown(scored: Scored, row: int, *, square: bool) -> Shown:
     )
 
 
-def _dense_of(features: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
+def dense_of(features: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
     """Dense features [N, d] of some images by file, one shard in memory at a time."""
     stored = pq.read_table(features / IMAGES)["file"].to_pylist()
     rows = {stored.index(file): file for file in files}

@@ -14,9 +14,10 @@ from tasks.errors import InputError
 from tasks.images.labelled import label_matrix
 from tasks.profile import Profile
 from tasks.results import track
-from tasks.results.evaluate import SCORES, ap_rows, classes_told, scores_of
+from tasks.results.evaluate import ap_rows, classes_told
 from tasks.results.outcome import found_again
 from tasks.results.runs import find_runs, logged
+from tasks.results.score import SCORES, scores_of
 from tasks.workspace import Stage
 
 
@@ -74,7 +75,7 @@ def verdicts(candidates: Sequence[Candidate]) -> list[Verdict]:
     """What the runs say of each image set that all of them have, by its name."""
     shared = [
         image_set.name
-        for image_set in candidates[0].profile.images
+        for image_set in candidates[0].profile.measured
         if all(
             image_set.name in candidate.precisions
             and "mAP" in track.figures_in(candidate.metrics, image_set.name)
@@ -106,7 +107,13 @@ def moved(images: str, candidates: Sequence[Candidate]) -> list[tuple[str, float
 
 
 def _candidate(run: MlflowRun) -> Candidate:
-    profile, (keys, table) = logged(run, track.STAGES, track.AP_TABLE)
+    profile, _ = logged(run)
+    if not profile.measured:
+        raise InputError(
+            f"run {run.info.run_id[:8]}: measured nothing, for no label of its images is known; "
+            "expected runs with `annotations`"
+        )
+    _, (keys, table) = logged(run, track.STAGES, track.AP_TABLE)
     precisions: dict[str, dict[str, float]] = {}
     for values in table["data"]:
         row = dict(zip(table["columns"], values, strict=True))

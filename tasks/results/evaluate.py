@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +40,13 @@ from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import label_matrix
 from tasks.images.narrow import EVERY
 from tasks.methods.state import read_state
+from tasks.results.score import (
+    Scorer,
+    blocks,
+    branch_scores,
+    split_rows,
+    write_rows,
+)
 from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
@@ -48,16 +55,13 @@ if TYPE_CHECKING:
     from tasks.settings import ImageSet
 
 LOG = logging.getLogger("tai")
-SCORES: Final = "scores.parquet"
 AP_TABLE: Final = "ap.csv"
 METRICS: Final = "metrics.json"
 TOP: Final = 3
 """Classes that an image is tagged with where decisions are asked for."""
-SCORES_AT_ONCE: Final = 2**23
 RESAMPLES: Final = 1000
 FEWEST_RESAMPLES: Final = 20
 RESAMPLED_SCORES: Final = 2**33
-Scorer = Callable[[ImageFeatures], Scores]
 
 
 @task(name="evaluate", cache_policy=NO_CACHE, task_run_name="evaluate {name} {image_set.name}")
@@ -141,18 +145,22 @@ def write_scores(
 
     """
     listed, classes = pq.read_table(entries), vocabulary.classes
-    _check_classes(listed, vocabulary)
-    # features come in the set's order, without the images that could not be read
+    scored, unscored = split_rows(listed, images)
+    positives = _positives(scored, classes)
+    if not any(positives):
+        raise InputError(
+            "of the images that can be read, none shows any class of vocabulary "
+            f"'{vocabulary.name}'"
+        )
     stored = pq.read_table(images / IMAGES)["file"].to_numpy()
-    is_scored = np.isin(listed["file"].to_numpy(), stored)
-    scored, unscored = listed.filter(pa.array(is_scored)), listed.filter(pa.array(~is_scored))
     with tempfile.TemporaryDirectory(dir=out) as folder:
-        whole = _score(images, scorer, (len(classes), len(stored)), Path(folder))
+        whole = branch_scores(images, scorer, (len(classes), len(stored)), Path(folder))
         is_listed = torch.from_numpy(np.isin(stored, listed["file"].to_numpy()))
         scores = whole
         if not is_listed.all():
             scores = {branch: of_branch[:, is_listed] for branch, of_branch in whole.items()}
-        top = _write_rows(scored, scores, classes, out)
+        write_rows(scored, scores, out)
+        top = _top_f1(scores["merged"], scored, classes)
         precisions = {branch: _precisions(scores[branch], scored, classes) for branch in scores}
         metrics = {f"mAP/{branch}": mean_average_precision(precisions[branch]) for branch in scores}
         has_ignored = bool(pc.any(pc.greater(pc.list_value_length(scored["ignored"]), 0)).as_py())
@@ -175,7 +183,6 @@ def write_scores(
     per_class = zip(classes, (100 * precisions["merged"]).tolist(), strict=True)
     metrics |= {f"AP/{label}": ap for label, ap in per_class if not math.isnan(ap)}
 
-    positives = _positives(scored, classes)
     evaluated = sum(count > 0 for count in positives)
     metrics |= {"classes/evaluated": evaluated, "classes/all": len(classes)}
     _write_ap_table(classes, positives, precisions, out)
@@ -196,71 +203,19 @@ def classes_told(figures: Mapping[str, float]) -> str:
     return "" if evaluated is None or every is None else f"{evaluated:,.0f} of {every:,.0f}"
 
 
-def scores_of(evaluation: Stage) -> torch.Tensor:
-    """[N, C] merged scores of a finished stage, a row per scored image."""
-    column = pq.read_table(evaluation.file(SCORES), columns=["merged"])["merged"].combine_chunks()
-    values = np.array(column.flatten().to_numpy())
-    return torch.from_numpy(values.reshape(len(column), -1))
-
-
 def ap_rows(evaluation: Stage) -> list[dict[str, str]]:
     """The AP table of a finished stage: a row per class, in the vocabulary's order."""
     with evaluation.file(AP_TABLE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def _check_classes(listed: pa.Table, vocabulary: Vocabulary) -> None:
-    """Stop if the vocabulary has none of the shown classes."""
-    shown = set(pc.unique(listed["classes"].combine_chunks().flatten()).to_pylist())
-    foreign = sorted(shown - set(vocabulary.classes))
-    if len(foreign) == len(shown):
-        raise InputError(
-            f"no image shows any class of vocabulary '{vocabulary.name}'; expected classes named "
-            f"as the annotations' classes, such as {', '.join(foreign[:5])}"
-        )
-
-
-def _score(
-    images: Path, scorer: Scorer, shape: tuple[int, int], folder: Path
-) -> dict[str, torch.Tensor]:
-    """Scores [C, N] of each branch that the scorer has, in memory-mapped files under `folder`."""
-    scores: dict[str, torch.Tensor] = {}
-    start = 0
-    for features in feature_batches(images):
-        stop = start + len(features.pooled)
-        for branch, of_batch in scorer(features).items():
-            if branch not in scores:
-                file = np.memmap(folder / branch, np.float32, "w+", shape=shape)
-                scores[branch] = torch.from_numpy(file)
-            scores[branch][:, start:stop] = of_batch.T
-        start = stop
-    return scores
-
-
-def _blocks(count: int, others: int) -> Iterator[slice]:
-    """Slices of `count` rows (or classes) with some millions of scores each."""
-    step = max(1, SCORES_AT_ONCE // max(1, others))
-    return (slice(start, start + step) for start in range(0, count, step))
-
-
-def _write_rows(
-    scored: pa.Table, scores: Mapping[str, torch.Tensor], classes: Sequence[str], out: Path
-) -> F1:
-    """Write a row per image (what it shows, scores [C] by branch); F1 of its highest scores."""
+def _top_f1(scores: torch.Tensor, scored: pa.Table, classes: Sequence[str]) -> F1:
+    """F1 of tagging each image with its highest of scores [C, N]."""
     counts = torch.zeros(3, len(classes), dtype=torch.float64)
-    kinds = [pa.field(branch, pa.list_(pa.float32(), len(classes))) for branch in scores]
-    schema = pa.schema([*scored.schema, *kinds])
-    with pq.ParquetWriter(out / SCORES, schema, compression="zstd") as writer:
-        for block in _blocks(scored.num_rows, len(classes)):
-            rows = scored.slice(block.start, block.stop - block.start)
-            of_rows = {branch: of[:, block].T.contiguous() for branch, of in scores.items()}
-            for branch, of_branch in of_rows.items():
-                flat = pa.array(of_branch.numpy().reshape(-1))
-                column = pa.FixedSizeListArray.from_arrays(flat, len(classes))
-                rows = rows.append_column(branch, column)
-            writer.write_table(rows.cast(schema))
-            decided = top_decisions(of_rows["merged"], TOP)
-            counts += decision_counts(decided, label_matrix(rows, classes))
+    for block in blocks(scored.num_rows, len(classes)):
+        rows = scored.slice(block.start, block.stop - block.start)
+        decided = top_decisions(scores[:, block].T.contiguous(), TOP)
+        counts += decision_counts(decided, label_matrix(rows, classes))
     return f1_of_counts(counts)
 
 
@@ -275,7 +230,7 @@ def _precisions(
     """AP [C] of scores [C, N]; images in `last` have none and rank behind all others."""
     listed = pa.concat_tables([scored, last]) if last else scored
     found = []
-    for block in _blocks(len(classes), listed.num_rows):
+    for block in blocks(len(classes), listed.num_rows):
         of_block = scores[block]
         missing = (len(of_block), listed.num_rows - scored.num_rows)
         ranked = torch.cat([of_block, of_block.new_full(missing, float(of_block.min()) - 1)], dim=1)
@@ -301,7 +256,7 @@ def _bootstrap(scores: torch.Tensor, scored: pa.Table, classes: Sequence[str]) -
             weighted_average_precisions(
                 scores[block].T, label_matrix(scored, classes[block]), weights
             )
-            for block in _blocks(len(classes), images)
+            for block in blocks(len(classes), images)
         ]
         maps.append(100 * torch.cat(precisions, dim=1).nanmean(dim=1))
     return torch.cat(maps)

@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 
 from models.survey import Estimate
 from tasks.results.review import Findings, Shares, findings, read_marks
-from tasks.results.thresholds import THRESHOLDS
+from tasks.results.tags import THRESHOLDS
 from tasks.workspace import Result, Stage, file_sha256, recipe_of, run_stage, write_whole
 
 SHARES: Final = "shares.csv"

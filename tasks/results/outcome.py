@@ -1,7 +1,7 @@
 """Everything that a run of `tai` has made, stage by stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from models.method import Reads
@@ -34,9 +34,17 @@ class Outcome:
     images: dict[str, Stage]
     """Image features, by image set."""
     evaluations: dict[str, dict[str, Stage]]
-    """Scores by method and image set."""
-    thresholds: Stage | None = None
-    """On the first image set's scores by the headline method, where captions were held out."""
+    """Scores by method and image set of known labels."""
+    scores: dict[str, Stage] = field(default_factory=dict)
+    """Scores by image set of unknown labels, by the headline method."""
+    rate: Stage | None = None
+    """How often one decides for a class, where captions were learned from."""
+    tags: dict[str, Stage] = field(default_factory=dict)
+    """Tags by image set, by the headline method."""
+
+    def scored(self, method: str, images: str) -> Stage:
+        """Scores of an image set: of known labels by any method, or else by the headline's."""
+        return self.scores[images] if images in self.scores else self.evaluations[method][images]
 
     def baseline(self, images: str) -> str | None:
         """The method of highest merged mAP on an image set among those that learn from nothing."""
@@ -71,7 +79,9 @@ class Outcome:
             "listed": keys_of(self.listed),
             "images": keys_of(self.images),
             "evaluations": {name: keys_of(stages) for name, stages in self.evaluations.items()},
-            "thresholds": self.thresholds.key if self.thresholds else None,
+            "scores": keys_of(self.scores),
+            "rate": self.rate.key if self.rate else None,
+            "tags": keys_of(self.tags),
         }
 
     def all(self) -> list[tuple[str, Stage]]:
@@ -87,7 +97,9 @@ class Outcome:
         found += [*self.fitted.items(), *self.listed.items(), *self.images.items()]
         for method, of_method in self.evaluations.items():
             found += [(f"{method}, {name}", stage) for name, stage in of_method.items()]
-        found += [("classes", self.thresholds)] if self.thresholds else []
+        found += self.scores.items()
+        found += [("captions", self.rate)] if self.rate else []
+        found += self.tags.items()
         return found
 
 
@@ -111,5 +123,7 @@ def found_again(keys: Mapping[str, Any]) -> Outcome:
             method: all_of("evaluate", of_method)
             for method, of_method in keys["evaluations"].items()
         },
-        thresholds=find_stage("thresholds", keys["thresholds"]) if keys.get("thresholds") else None,
+        scores=all_of("score", keys.get("scores", {})),
+        rate=find_stage("rate", keys["rate"]) if keys.get("rate") else None,
+        tags=all_of("tag", keys.get("tags", {})),
     )

@@ -19,16 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from models.decisions import image_thresholds
 from models.metrics import top_decisions
 from models.moved import moved_thresholds
 from models.survey import Estimate, Sample, draw_sample, ratio
 from tasks.errors import InputError
 from tasks.images.lists import read_table
 from tasks.results import track
-from tasks.results.evaluate import SCORES, TOP, scores_of
+from tasks.results.evaluate import TOP
 from tasks.results.outcome import found_again
 from tasks.results.runs import find_runs, logged
-from tasks.results.thresholds import THRESHOLDS, image_thresholds
+from tasks.results.score import SCORES, scores_of
+from tasks.results.tags import thresholds_of
 from tasks.workspace import find_stage, write_whole
 
 SAMPLE: Final = "sample.parquet"
@@ -121,15 +123,16 @@ def tagged_of_run(name: str, images: str | None) -> Tagged:
     profile, (keys,) = logged(run, track.STAGES)
     outcome = found_again(keys)
     names = [each.name for each in profile.images]
+    if not names:
+        raise InputError(f"run {run.info.run_id[:8]}: it looked at no images")
     if images is not None and images not in names:
         raise InputError(f"image set {images!r}: the run has {', '.join(names)}")
     image_set = profile.images[names.index(images) if images else 0]
-    evaluation = outcome.evaluations[profile.headline_method][image_set.name]
+    evaluation = outcome.scored(profile.headline_method, image_set.name)
     scores = scores_of(evaluation)
     classes = tuple(outcome_classes(outcome.fitted[profile.headline_method].folder))
     thresholds = None
-    if outcome.thresholds and image_set.name == names[0]:
-        by_class = json.loads(outcome.thresholds.file(THRESHOLDS).read_text(encoding="utf-8"))
+    if by_class := thresholds_of(outcome.tags[image_set.name]):
         thresholds = torch.tensor([by_class[label] for label in classes], dtype=torch.float64)
     return tagged(
         name=f"{profile.name}, {image_set.name}",

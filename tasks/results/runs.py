@@ -1,7 +1,7 @@
 """Finished runs of `tai` in MLflow: found by what people call them, and what was logged of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,8 +62,7 @@ def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
     if len(fitting) == 1:
         return fitting[0]
     latest = "".join(
-        f"\n  {run.info.run_id[:8]}  {run.info.run_name}  "
-        f"mAP {run.data.metrics.get(track.HEADLINE, float('nan')):.2f}"
+        f"\n  {run.info.run_id[:8]}  {run.info.run_name}  {_map_told(run.data.metrics)}"
         for run in runs[:LISTED]
     )
     many = "several runs" if fitting else "no finished run"
@@ -71,6 +70,10 @@ def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:
         f"run {name!r} fits {many}; expected an id, its first characters, a name, latest or "
         f"latest~1; the latest runs are:{latest or ' none'}"
     )
+
+
+def _map_told(metrics: Mapping[str, float]) -> str:
+    return f"mAP {metrics[track.HEADLINE]:.2f}" if track.HEADLINE in metrics else "not measured"
 
 
 def _json(client: MlflowClient, run: MlflowRun, name: str) -> Any:

@@ -78,12 +78,17 @@ def settings_of(study: Study, variant: str, seed: int) -> dict[str, Any]:
 
 
 def check_study(study: Study, profile: Profile) -> None:
-    """See that the profile has what the study varies.
+    """See that the profile has what the study varies, and what it measures on.
 
     Raises:
-        InputError: labelled images are varied, and it has none.
+        InputError: labelled images are varied, and it has none; or no label is known.
 
     """
+    if not profile.measured:
+        raise InputError(
+            f"profile {profile.name}: a study compares mAPs, which takes known labels; expected "
+            "[[images]] with `annotations`"
+        )
     varied = {name for changes in study.variants.values() for name in changes}
     if profile.labelled is None and any(name.startswith("labelled.") for name in varied):
         raise InputError(

@@ -29,6 +29,7 @@ from tasks.processes import is_running, mark_of
 from tasks.profile import Profile
 from tasks.results.outcome import Outcome
 from tasks.results.store import experiment_in, open_store, tracking_uri
+from tasks.results.tags import TABLE
 from tasks.workspace import Stage
 
 LOG = logging.getLogger("tai")
@@ -78,7 +79,10 @@ class Run:
             for method, of_method in outcome.evaluations.items()
             for name, stage in of_method.items()
         ]
-        self.client.log_table(self.run_id, pandas.concat(tables), AP_TABLE)
+        for name, stage in outcome.tags.items():
+            self.artifact(stage.file(TABLE), f"tags/{name}")
+        if tables:
+            self.client.log_table(self.run_id, pandas.concat(tables), AP_TABLE)
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Log the whole profile as config.json."""
@@ -212,13 +216,13 @@ def metrics_of(
     `mAP/voc2007` is the merged one, `mAP_global/voc2007` a branch's. AP by class is a table.
 
     Args:
-        profile: its first image set is the headline's.
+        profile: its first image set of known labels is the headline's.
         figures: of each image set.
         every: those of single branches too.
 
     """
     found: dict[str, float] = {}
-    first = figures.get(profile.images[0].name, {})
+    first = figures.get(profile.measured[0].name, {}) if profile.measured else {}
     if "mAP/merged" in first:
         found[HEADLINE] = first["mAP/merged"]
     for images, of_set in figures.items():

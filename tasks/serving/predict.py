@@ -230,7 +230,8 @@ def _tagged(
             row["reason"] = image
         else:
             of_image = next(scores)
-            row |= {"tags": tagger.tags(of_image, top), "nearest": tagger.nearest(of_image)}
+            decisions = tagger.decisions(top)
+            row |= {"tags": decisions.tags(of_image), "nearest": decisions.nearest(of_image)}
         rows.append(row)
     return rows
 

@@ -3,7 +3,8 @@
 The rule for the alias `best`: it goes to a version if there is none yet, or if that version's
 merged mAP is higher than the best's on the same images with the same labels (equal contents),
 whatever CLIP looked at them. A version that was measured on anything else, or whose CLIP has random
-weights, is registered and does not move the alias.
+weights, is registered and does not move the alias. Among versions that were measured on nothing,
+for no label was known, the last is the best; any that was measured is better.
 
 A version is a folder that works by itself. Where MLflow keeps it on this home's disk, the file of
 CLIP's weights in it is one and the same file in all versions (a hard link).
@@ -35,8 +36,9 @@ from tasks.errors import InputError
 from tasks.profile import Profile
 from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
+from tasks.results.rate import RATE
 from tasks.results.store import open_store, tracking_uri
-from tasks.results.thresholds import THRESHOLDS
+from tasks.results.tags import thresholds_of
 from tasks.results.track import Run
 from tasks.workspace import digest_of, home, source_sha256
 
@@ -68,13 +70,7 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
 
     """
     name, fitted = f"tai-{profile.name}", outcome.fitted[method]
-    first = profile.images[0].name
-    tags = {
-        "method": method,
-        "state": fitted.digest,
-        "measured": measured_on(outcome, method, first),
-        "mAP/merged": repr(outcome.evaluations[method][first].figures["mAP/merged"]),
-    }
+    tags = {"method": method, "state": fitted.digest} | _measured(profile, outcome, method)
     if not profile.backbone.pretrained:
         tags["weights"] = RANDOM
     versions = _versions(run.client, name)
@@ -109,13 +105,39 @@ def measured_on(outcome: Outcome, method: str, images: str) -> str:
     )
 
 
+def _measured(profile: Profile, outcome: Outcome, method: str) -> dict[str, str]:
+    """The headline's mAP and what it was measured on; nothing where no label is known."""
+    if not profile.measured:
+        return {}
+    first = profile.measured[0].name
+    return {
+        "measured": measured_on(outcome, method, first),
+        "mAP/merged": repr(outcome.evaluations[method][first].figures["mAP/merged"]),
+    }
+
+
+def _decisions(profile: Profile, outcome: Outcome) -> dict[str, Any]:
+    """How a model of the run decides, for its card.
+
+    The rate sets thresholds for the images at hand; those of the run's own first image set that
+    has any are for fewer images than that takes.
+    """
+    found: dict[str, Any] = {"kappa": profile.images[0].kappa} if profile.images else {}
+    if outcome.rate:
+        found[RATE] = outcome.rate.figures[RATE]
+    thresholds = next(filter(None, map(thresholds_of, outcome.tags.values())), None)
+    return found | ({"thresholds": thresholds} if thresholds else {})
+
+
 def is_better(tags: dict[str, str], best: ModelVersion | None) -> bool:
     """Whether a version with these tags takes the alias, by the rule above."""
     if tags.get("weights") == RANDOM:
         return False
     if best is None:
         return True
-    if tags["measured"] != best.tags.get("measured"):
+    if "measured" not in best.tags:
+        return True
+    if tags.get("measured") != best.tags["measured"]:
         LOG.warning(
             "registry: %s version %s stays the best: it was measured on other images or labels; "
             "move the alias by hand if this run is to take its place",
@@ -130,10 +152,7 @@ def _log_model(run: Run, profile: Profile, outcome: Outcome, method: str) -> tup
     """Log a fitted method as a model of the run; its address and id."""
     from tasks.serving.tagger import write_tagger
 
-    fitted, first = outcome.fitted[method], profile.images[0]
-    chosen = outcome.thresholds
-    thresholds = chosen.file(THRESHOLDS) if chosen else None
-    figures = outcome.evaluations[method][first.name].figures
+    fitted = outcome.fitted[method]
     logged = run.client.create_logged_model(
         run.experiment_id,
         f"{method}-{profile.name}",
@@ -145,7 +164,7 @@ def _log_model(run: Run, profile: Profile, outcome: Outcome, method: str) -> tup
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "tagger"
         weights = write_tagger(
-            fitted.folder, profile.method(method), first.kappa, thresholds, target
+            fitted.folder, profile.method(method), _decisions(profile, outcome), target
         )
         save_model(Path(folder))
         run.client.log_model_artifacts(logged.model_id, str(Path(folder) / MODEL))
@@ -153,12 +172,10 @@ def _log_model(run: Run, profile: Profile, outcome: Outcome, method: str) -> tup
             _add_weights(run.client, logged, weights, Path(folder))
     run.client.finalize_logged_model(logged.model_id, "READY")
     run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
-    run.client.log_batch(
-        run.run_id,
-        metrics=[
-            Metric("mAP", figures["mAP/merged"], time.time_ns() // 1_000_000, 0, logged.model_id)
-        ],
-    )
+    if profile.measured:
+        value = outcome.evaluations[method][profile.measured[0].name].figures["mAP/merged"]
+        metric = Metric("mAP", value, time.time_ns() // 1_000_000, 0, logged.model_id)
+        run.client.log_batch(run.run_id, metrics=[metric])
     return logged.artifact_location, logged.model_id
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tasks.methods.state import CARD
 from tasks.serving.registry import tagger_folder
+from tasks.serving.tagger import RATE
 from tasks.workspace import home, write_whole
 
 
@@ -22,5 +23,7 @@ def write_reviewed(model: str, thresholds: Path) -> Path:
     card = json.loads((out / CARD).read_text(encoding="utf-8"))
     by_class = json.loads(thresholds.read_text(encoding="utf-8"))
     card["thresholds"] = [by_class[label] for label in card["classes"]]
+    # what marks say goes before what captions say
+    card.pop(RATE, None)
     write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return out

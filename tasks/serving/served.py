@@ -46,7 +46,8 @@ class Served(PythonModel):
             images.append(image)
         scores = self.tagger.scores(images)
         top = int((params or {}).get("top", 0)) or None
-        return pd.DataFrame({"tags": [self.tagger.tags(row, top) for row in scores]})
+        decisions = self.tagger.decisions(top)
+        return pd.DataFrame({"tags": [decisions.tags(row) for row in scores]})
 
 
 def _sources(rows: pd.DataFrame) -> list[Path | bytes]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import torch
 
+from models.decisions import Decisions
 from models.method import Method
 from tasks.backbone.loading import LoadedBackbone, load_backbone, native_precision
 from tasks.errors import InputError
@@ -17,7 +18,7 @@ from tasks.images.decode import decode
 from tasks.methods.state import CARD, STATE, Fitted, read_fitted
 from tasks.workspace import write_whole
 
-TOP: Final = 3
+RATE: Final = "decision_rate"
 KAPPA: Final = 40.0
 """Local softmax's scale on images where the card says nothing (METHODS 1)."""
 
@@ -29,31 +30,19 @@ class Tagger:
     loaded: LoadedBackbone
     fitted: Fitted
     kappa: float
-    thresholds: torch.Tensor | None
-    """[C] scores from which on a class is said to be there; None if no captions were held out."""
+    thresholds: torch.Tensor | None = None
+    """[C] scores from which on a class is said to be there, on images of the run's own."""
+    rate: float | None = None
+    """How often one decides for a class, by which thresholds are set for images at hand."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the C classes."""
         return self.fitted.classes
 
-    def tags(self, scores: torch.Tensor, top: int | None) -> list[dict[str, Any]]:
-        """Classes of an image with scores [C], best first, as label and score.
-
-        The `top` highest, or all above their thresholds; 3 where neither is given.
-        """
-        order = scores.argsort(descending=True)
-        if top is None and self.thresholds is not None:
-            chosen = [c for c in order.tolist() if scores[c] > self.thresholds[c]]
-        else:
-            chosen = order[: top or TOP].tolist()
-        return [{"label": self.classes[c], "score": float(scores[c])} for c in chosen]
-
-    def nearest(self, scores: torch.Tensor) -> dict[str, Any]:
-        """The class that comes nearest to its threshold, or goes furthest above it."""
-        above = scores if self.thresholds is None else scores - self.thresholds
-        c = int(above.argmax())
-        return {"label": self.classes[c], "score": float(scores[c])}
+    def decisions(self, top: int | None) -> Decisions:
+        """How single images are tagged: the `top` highest, all above the run's thresholds, or 3."""
+        return Decisions(self.classes, self.thresholds, top)
 
     def scores(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         """Merged scores [N, C] of images [3, R, R] as `read_image` makes them."""
@@ -89,6 +78,7 @@ def load_tagger(folder: Path, device: str) -> Tagger:
                 chosen[field] = str(folder / Path(chosen[field]).name)
         kappa = float(card.get("kappa", KAPPA))
         thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
+        rate = float(card[RATE]) if RATE in card else None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a fitted method's card: {error}") from error
     loaded = load_backbone(**chosen, device=device, precision=native_precision(device))
@@ -96,19 +86,18 @@ def load_tagger(folder: Path, device: str) -> Tagger:
         fitted.method.check_state(fitted.state, len(fitted.classes), loaded.backbone.dim)
     except ValueError as error:
         raise InputError(f"{folder / STATE}: {error}, for {chosen['model']}") from error
-    return Tagger(loaded, fitted, kappa, thresholds)
+    return Tagger(loaded, fitted, kappa, thresholds, rate)
 
 
 def write_tagger(
-    fitted: Path, method: Method, kappa: float, thresholds: Path | None, out: Path
+    fitted: Path, method: Method, decisions: Mapping[str, Any], out: Path
 ) -> Path | None:
     """Copy a fit stage's state, and what else it needs to work elsewhere, to `out`.
 
     Args:
         fitted: the stage's folder.
         method: how it was fitted.
-        kappa: local softmax's scale on images.
-        thresholds: a file of scores by class.
+        decisions: what there is of `kappa`, `decision_rate`, and `thresholds` by class.
         out: where to.
 
     Returns:
@@ -126,10 +115,9 @@ def write_tagger(
     if "model" in files:
         shutil.copyfile(files["model"], out / files["model"].name)
     # a stage may serve several methods
-    card |= {"method": method.name, "summary": method.summary, "kappa": kappa}
-    if thresholds:
-        by_class = json.loads(thresholds.read_text(encoding="utf-8"))
-        card["thresholds"] = [by_class[label] for label in card["classes"]]
+    card |= {"method": method.name, "summary": method.summary, **decisions}
+    if "thresholds" in decisions:
+        card["thresholds"] = [decisions["thresholds"][label] for label in card["classes"]]
     write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return files.get("pretrained")
 

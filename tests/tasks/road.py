@@ -17,10 +17,14 @@ from tasks.images.image_sets import list_images
 from tasks.images.narrow import narrow
 from tasks.labels.compose import COMPOSED, compose_captions
 from tasks.labels.label import label_captions
+from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
 from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile, load_profile
 from tasks.results.evaluate import evaluate
 from tasks.results.outcome import Outcome
+from tasks.results.rate import choose_rate
+from tasks.results.score import score
+from tasks.results.tags import tag_images
 from tasks.workspace import Stage
 
 
@@ -45,7 +49,7 @@ def encode_all(profile: Profile, choice: Stage) -> list[Stage]:
 
 
 def whole_run(profile: Profile) -> Outcome:
-    """Every stage of a profile of one image set up to evaluation, by all methods of its run."""
+    """Every stage of a profile up to evaluation, by all methods of its run."""
     vocabulary = check(profile)
     corpora, labels, choice = choose(profile)
     reads_of = {profile.method(name).reads for name in profile.run if _reads(profile, name)}
@@ -55,12 +59,17 @@ def whole_run(profile: Profile) -> Outcome:
     for reads, stage in (("phrases", encode_phrases), ("sentences", encode_sentences)):
         if reads in reads_of:
             encoded_as[reads] = tuple(stage.fn(profile, choice, part) for part in parts)
-    (image_set,) = profile.images
     encoded = {}
     for each in profile.image_sets:
         listed = list_images.fn(profile, vocabulary, each)
         encoded[each.name] = (listed, encode_images.fn(profile, each, listed))
-    fitted, evaluations = {}, {}
+    shown = {
+        each.name: narrow.fn(profile, vocabulary, encoded[each.name][0])
+        if each.labels_known
+        else encoded[each.name][0]
+        for each in profile.images
+    }
+    fitted, evaluations, scores = {}, {}, {}
     for name in profile.run:
         lesson = Lesson()
         if profile.learns_from(name, "captions"):
@@ -76,10 +85,25 @@ def whole_run(profile: Profile) -> Outcome:
         parts = {part.name: fitted[part.name] for part in profile.method(name).parts}
         lesson = replace(lesson, parts=parts)
         fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
-        listed, images = encoded[image_set.name]
-        shown = narrow.fn(profile, vocabulary, listed)
-        found = evaluate.fn(profile, vocabulary, name, image_set, shown, images, fitted[name])
-        evaluations[name] = {image_set.name: found}
+        evaluations[name] = {
+            each.name: evaluate.fn(
+                profile,
+                vocabulary,
+                name,
+                each,
+                shown[each.name],
+                encoded[each.name][1],
+                fitted[name],
+            )
+            for each in profile.measured
+        }
+        if name == profile.headline_method:
+            scores = {
+                each.name: score.fn(
+                    profile, vocabulary, name, each, *encoded[each.name], fitted[name]
+                )
+                for each in profile.unlabelled
+            }
     return Outcome(
         corpora=tuple(corpora),
         labels=tuple(labels),
@@ -88,14 +112,23 @@ def whole_run(profile: Profile) -> Outcome:
         phrases=encoded_as.get("phrases", ()),
         sentences=encoded_as.get("sentences", ()),
         fitted=fitted,
-        listed={image_set.name: narrow.fn(profile, vocabulary, encoded[image_set.name][0])},
-        images={image_set.name: encoded[image_set.name][1]},
+        listed=shown,
+        images={each.name: encoded[each.name][1] for each in profile.images},
         evaluations=evaluations,
+        scores=scores,
     )
 
 
 def _reads(profile: Profile, name: str) -> bool:
     return profile.learns_from(name, "captions")
+
+
+def tagged(profile: Profile, outcome: Outcome) -> Outcome:
+    """The outcome with its rate and tags."""
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    decided = choose_rate.fn(profile, vocabulary, outcome)
+    tags = {e.name: tag_images.fn(profile, vocabulary, e, decided) for e in profile.images}
+    return replace(decided, tags=tags)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from tasks.backbone.loading import load_backbone
 from tasks.pages import heatmaps, pictures, words
 from tasks.pages.report import report as write_report
 from tasks.profile import load_profile
-from tasks.results.thresholds import choose_thresholds
 from tests.browser import Page, browser
-from tests.tasks.road import whole_run
+from tests.tasks.road import tagged, whole_run
 
 CONFIG = {
     "embed_dim": 32,
@@ -85,8 +84,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TAI_HOME", str(root / "home"))
         profile = load_profile(str(root / "data" / "hostile.toml"))
         vocabulary = check(profile)
-        outcome = choose_thresholds.fn(profile, vocabulary, whole_run(profile))
-        assert outcome.thresholds is not None
+        outcome = tagged(profile, whole_run(profile))
+        assert outcome.rate is not None
         stage = write_report.fn(profile, vocabulary, outcome, "python -m <flows> & co")
         yield stage.file("index.html")
 
@@ -152,7 +151,7 @@ def test_title_and_tiles_are_true_of_whatever_methods_ran(
     labelled = load_profile(own).images[0].model_dump() | {"name": "taught"}
     profile = load_profile(own, {"run": list(run), "labelled": labelled})
     vocabulary = check(profile)
-    outcome = choose_thresholds.fn(profile, vocabulary, whole_run(profile))
+    outcome = tagged(profile, whole_run(profile))
     text = write_report.fn(profile, vocabulary, outcome, "again").file("index.html").read_text()
     title = re.search(r"<h1>(.*?)</h1>", text)
     assert title

@@ -17,7 +17,7 @@ from tasks.images.annotations import read_image_set
 from tasks.pages.review import review
 from tasks.results import marked
 from tasks.results.review import Tagged, read_marks, read_review, tagged
-from tasks.results.thresholds import THRESHOLDS
+from tasks.results.tags import THRESHOLDS
 from tasks.workspace import Stage
 from tests.browser import Page, browser
 

@@ -22,7 +22,7 @@ from tasks.errors import InputError
 from tasks.images import encode as images
 from tasks.images.image_sets import SCHEMA
 from tasks.labels.vocabulary import Vocabulary
-from tasks.results import evaluate
+from tasks.results import evaluate, score
 
 CLASSES = tuple(f"class {number}" for number in range(7))
 VOCABULARY = Vocabulary("seven", CLASSES, CLASSES, pa.table({}))
@@ -38,7 +38,7 @@ PROMPTS = torch.randn(2, len(CLASSES), 6, generator=SEED)
 MARKS = torch.randint(-1, 2, (ALL, len(CLASSES)), generator=SEED) * torch.tensor([1] * 6 + [0])
 
 
-def scorer_of(prompts: torch.Tensor) -> evaluate.Scorer:
+def scorer_of(prompts: torch.Tensor) -> score.Scorer:
     state = {"global": prompts[0], "local": prompts[1]}
     return lambda features: TaIDPT().score_images(state, features, 40.0)
 
@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
 def test_figures_are_those_of_whole_matrices(
     folder: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "SCORES_AT_ONCE", at_once)
+    monkeypatch.setattr(score, "SCORES_AT_ONCE", at_once)
     monkeypatch.setattr(images, "IMAGES_PER_READ", 5)
     out = folder / "out"
     out.mkdir()
@@ -93,7 +93,7 @@ def test_figures_are_those_of_whole_matrices(
     labels = MARKS[kept]
     scores = scorer_of(PROMPTS)(ImageFeatures(**FEATURES).to("cpu"))
     intervals = bootstrap_maps(scores, labels)
-    written = pq.read_table(out / evaluate.SCORES)
+    written = pq.read_table(out / score.SCORES)
     rows = list(csv.DictReader((out / evaluate.AP_TABLE).open()))
     assert [int(row["positives"]) for row in rows] == (labels == 1).sum(dim=0).tolist()
     for branch, whole in scores.items():
@@ -118,7 +118,7 @@ def test_figures_are_those_of_whole_matrices(
 def test_a_set_that_shows_no_class_is_refused(folder: Path) -> None:
     other = Vocabulary("other", ("zebra",), ("zebra",), pa.table({}))
     scorer = scorer_of(PROMPTS[:, :1])
-    with pytest.raises(InputError, match="no image shows any class of vocabulary 'other'"):
+    with pytest.raises(InputError, match="none shows any class of vocabulary 'other'"):
         evaluate.write_scores(folder / "entries.parquet", folder, scorer, other, folder)
 
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.decisions import decision_rate, image_thresholds
 from models.metrics import f1_scores
 from tasks.methods.fit import split_captions
-from tasks.results.thresholds import decision_rate, image_thresholds
 from tasks.settings import CaptionChoice
 
 

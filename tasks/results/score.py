@@ -1,0 +1,142 @@
+"""Score stage: scores by branch of images of which no label is known; the table of scores."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from models.backbone import ImageFeatures
+from models.method import Scores
+from tasks.images.encode import IMAGES, feature_batches
+from tasks.images.image_sets import ENTRIES
+from tasks.methods.state import read_state
+from tasks.workspace import Result, Stage, recipe_of, run_stage
+
+if TYPE_CHECKING:
+    from tasks.labels.vocabulary import Vocabulary
+    from tasks.profile import Profile
+    from tasks.settings import ImageSet
+
+SCORES: Final = "scores.parquet"
+SCORES_AT_ONCE: Final = 2**23
+Scorer = Callable[[ImageFeatures], Scores]
+
+
+@task(name="score", cache_policy=NO_CACHE, task_run_name="score {name} {image_set.name}")
+def score(
+    profile: Profile,
+    vocabulary: Vocabulary,
+    name: str,
+    image_set: ImageSet,
+    listed: Stage,
+    images: Stage,
+    fitted: Stage,
+) -> Stage:
+    """Scores of a fitted method on images whose labels are not known."""
+    method = profile.method(name)
+
+    def work(out: Path) -> Result:
+        features_of_all = feature_batches(images.folder)
+        state = method.for_set(read_state(fitted.folder), features_of_all, image_set.kappa)
+
+        def scorer(features: ImageFeatures) -> Scores:
+            return method.score_images(state, features, image_set.kappa)
+
+        scored, unscored = split_rows(pq.read_table(listed.file(ENTRIES)), images.folder)
+        shape = (len(vocabulary.classes), scored.num_rows)
+        with tempfile.TemporaryDirectory(dir=out) as folder:
+            write_rows(scored, branch_scores(images.folder, scorer, shape, Path(folder)), out)
+        counts = {
+            "images": scored.num_rows + unscored.num_rows,
+            "images/scored": scored.num_rows,
+            "images/without_score": unscored.num_rows,
+        }
+        return Result(counts, {})
+
+    recipe = recipe_of(
+        "score",
+        __name__,
+        type(method).__module__,
+        inputs={
+            "image-set": listed.digest,
+            "images": images.digest,
+            "vocabulary": vocabulary.digest,
+            "fitted": fitted.digest,
+        },
+        parameters={
+            "method": name,
+            "settings": method.settings.model_dump(mode="json"),
+            "kappa": image_set.kappa,
+        },
+    )
+    return run_stage(recipe, work)
+
+
+def scores_of(evaluation: Stage) -> torch.Tensor:
+    """[N, C] merged scores of a finished stage, a row per scored image."""
+    column = pq.read_table(evaluation.file(SCORES), columns=["merged"])["merged"].combine_chunks()
+    values = np.array(column.flatten().to_numpy())
+    return torch.from_numpy(values.reshape(len(column), -1))
+
+
+def split_rows(listed: pa.Table, images: Path) -> tuple[pa.Table, pa.Table]:
+    """Rows of the images that have features in `images`, in their order, and the others."""
+    read = pq.read_table(images / IMAGES)["file"].to_numpy()
+    has_features = np.isin(listed["file"].to_numpy(), read)
+    return listed.filter(pa.array(has_features)), listed.filter(pa.array(~has_features))
+
+
+def branch_scores(
+    images: Path, scorer: Scorer, shape: tuple[int, int], folder: Path
+) -> dict[str, torch.Tensor]:
+    """Scores [C, N] of each branch that the scorer has, in memory-mapped files under `folder`."""
+    scores: dict[str, torch.Tensor] = {}
+    start = 0
+    for features in feature_batches(images):
+        stop = start + len(features.pooled)
+        for branch, of_batch in scorer(features).items():
+            if branch not in scores:
+                file = np.memmap(folder / branch, np.float32, "w+", shape=shape)
+                scores[branch] = torch.from_numpy(file)
+            scores[branch][:, start:stop] = of_batch.T
+        start = stop
+    return scores
+
+
+def blocks(count: int, others: int) -> Iterator[slice]:
+    """Slices of `count` rows (or classes) with some millions of scores each."""
+    step = max(1, SCORES_AT_ONCE // max(1, others))
+    return (slice(start, start + step) for start in range(0, count, step))
+
+
+def write_rows(rows: pa.Table, scores: Mapping[str, torch.Tensor], out: Path) -> None:
+    """Write scores.parquet: a row per image, with scores [C] by branch beside what it shows.
+
+    Args:
+        rows: the scored images.
+        scores: [C, N] by branch.
+        out: folder to write to.
+
+    """
+    classes = len(scores["merged"])
+    kinds = [pa.field(branch, pa.list_(pa.float32(), classes)) for branch in scores]
+    schema = pa.schema([*rows.schema, *kinds])
+    with pq.ParquetWriter(out / SCORES, schema, compression="zstd") as writer:
+        for block in blocks(rows.num_rows, classes):
+            part = rows.slice(block.start, block.stop - block.start)
+            for of_branch in scores.values():
+                flat = pa.array(of_branch[:, block].T.contiguous().numpy().reshape(-1))
+                column = pa.FixedSizeListArray.from_arrays(flat, classes)
+                part = pa.Table.from_arrays(
+                    [*part.columns, column], names=schema.names[: part.num_columns + 1]
+                )
+            writer.write_table(part.cast(schema))
