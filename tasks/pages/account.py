@@ -52,7 +52,7 @@ def account_of(outcome: Outcome) -> list[dict[str, Any]]:
                 f"{count['captions/duplicate']:,} are repeated, "
                 f"{count['captions/not_chosen']:,} more than wanted per image, "
                 f"{capped:,} more than wanted per class{_too_long(count)}; {added:,} "
-                "sentences such as “a photo of a dog.” were added",
+                f"sentences such as “a photo of a dog.” were added{_held_back(outcome)}",
             }
         )
     for name, stage in outcome.images.items():
@@ -93,3 +93,11 @@ def _too_long(count: Mapping[str, int]) -> str:
         f"{count['captions/parts']:,} parts of whole sentences, "
         f"{count['labels/behind_cut']:,} labels of theirs are lost"
     )
+
+
+def _held_back(outcome: Outcome) -> str:
+    """How many of the chosen captions no method learned from, if any were held back."""
+    held = max(
+        (stage.counts.get("captions/held_out", 0) for stage in outcome.fitted.values()), default=0
+    )
+    return f"; {held:,} of the chosen ones are held back from learning" if held else ""

@@ -10,16 +10,14 @@ import sql
 from models.metrics import mean_precision_at_recall
 from tasks import pages
 from tasks.labels.label import LABELS
-from tasks.labels.vocabulary import Vocabulary
 from tasks.methods.fit import history_of
-from tasks.pages import pictures
+from tasks.pages import pictures, story
+from tasks.pages.together import pairs_chart
 from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
 from tasks.results.score import scores_of
 
 LARGEST_CHART: Final = 60
-LARGEST_MATRIX: Final = 36
-FEWEST_TOGETHER: Final = 2
 
 
 def measured_charts(
@@ -53,7 +51,7 @@ def measured_charts(
     return charts
 
 
-def learning_charts(vocabulary: Vocabulary, outcome: Outcome, method: str) -> list[dict[str, Any]]:
+def learning_charts(outcome: Outcome, method: str) -> list[dict[str, Any]]:
     """Those of training, where there was any, and of what captions name."""
     charts: list[dict[str, Any]] = []
     places = _places(outcome)
@@ -69,29 +67,14 @@ def learning_charts(vocabulary: Vocabulary, outcome: Outcome, method: str) -> li
         charts.append(
             {
                 "title": "Learning",
-                "explanation": "The loss that training lowers, mean over an epoch's steps, and the "
-                "step size by which it is lowered.",
+                "explanation": story.learning_explained(outcome, list(histories)),
                 "svg": pages.picture(
                     pictures.training(histories, places),
                     f"Loss by epoch, from {first:.3g} to {last:.3g}, and the learning rate",
                 ),
             }
         )
-    names, shares = _co_occurrence(vocabulary, outcome)
-    if len(names) < FEWEST_TOGETHER:
-        return charts
-    charts.append(
-        {
-            "title": "Classes named together",
-            "explanation": f"The {len(names)} classes that most captions name: of a row's "
-            "captions, the share that names the column's class too.",
-            "svg": pages.picture(
-                pictures.co_occurrence(names, shares),
-                "A matrix of how often captions name two classes together",
-            ),
-        }
-    )
-    return charts
+    return charts + pairs_chart(_named_together(outcome))
 
 
 def _places(outcome: Outcome) -> dict[str, int]:
@@ -127,14 +110,9 @@ def _ap_chart(outcome: Outcome, baseline: str, method: str, name: str) -> dict[s
     }
 
 
-def _co_occurrence(vocabulary: Vocabulary, outcome: Outcome) -> tuple[list[str], pictures.Numbers]:
-    """The most frequent classes and, of each row's captions, the share that has the column's."""
+def _named_together(outcome: Outcome) -> list[tuple[str, str, int]]:
+    """Pairs of classes with the captions that name both; see sql/report/co_occurrence.sql."""
     with duckdb.connect() as connection:
         files = [str(stage.file(LABELS)) for stage in outcome.labels]
         connection.read_parquet(files).create_view("labels")
-        rows = connection.execute(sql.query("report/co_occurrence")).fetchall()
-    counts = {(one, other): int(count) for one, other, count in rows}
-    named = sorted(vocabulary.classes, key=lambda label: -counts.get((label, label), 0))
-    names = [label for label in named[:LARGEST_MATRIX] if (label, label) in counts]
-    matrix = np.array([[counts.get((one, other), 0) for other in names] for one in names])
-    return names, matrix / matrix.diagonal()[:, None]
+        return connection.execute(sql.query("report/co_occurrence")).fetchall()

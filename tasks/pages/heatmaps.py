@@ -34,38 +34,41 @@ def thumbnail(path: Path, *, square: bool = False, side: int = SIDE) -> str | No
     return None if image is None else _data_uri(image)
 
 
-def heat_map(path: Path, dense: torch.Tensor, prompt: torch.Tensor) -> str | None:
-    """Data URI of the middle square with a local prompt's cosines over it (TaI-DPT's Figure 4).
+def heat_maps(path: Path, dense: torch.Tensor, prompts: torch.Tensor) -> list[str] | None:
+    """Data URIs of the middle square with local prompts' cosines over it (TaI-DPT's Figure 4).
 
     Args:
         path: the image.
         dense: [N, d] features of its positions, a square grid in rows.
-        prompt: [d] the class's local prompt.
+        prompts: [K, d] local prompts, a map each.
 
-    The colours go from the picture's lowest cosine (none) to its highest (bright): they tell where,
-    not how strongly.
+    All maps of an image have one scale, from its lowest cosine with any of the prompts (none) to
+    its highest (bright): they tell where and, against each other, how strongly.
 
     """
     image = _small(path, square=True, side=SIDE)
     if image is None:
         return None
-    heat = Image.fromarray(relative_cosines(dense, prompt)).resize(
-        image.size, Image.Resampling.BICUBIC
-    )
+    return [_data_uri(_heated(image, grid)) for grid in relative_cosines(dense, prompts)]
+
+
+def _heated(image: Image.Image, grid: Pixels) -> Image.Image:
+    """The picture under a grid's colours, the stronger the less of it is seen."""
+    heat = Image.fromarray(grid).resize(image.size, Image.Resampling.BICUBIC)
     strength = np.asarray(heat, dtype=np.float32).clip(0, 1)
     colours: Pixels = mpl.colormaps["inferno"](strength)[..., :3].astype(np.float32)
     alpha = STRONGEST * strength[..., None] + 0.15
     mixed = (1 - alpha) * np.asarray(image, dtype=np.float32) + 255 * alpha * colours
-    return _data_uri(Image.fromarray(mixed.round().astype(np.uint8)))
+    return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def relative_cosines(dense: torch.Tensor, prompt: torch.Tensor) -> Pixels:
-    """Cosines [H, H] of dense features [H * H, d] with a prompt [d], stretched to 0 to 1."""
-    cosines = F.normalize(dense.float(), dim=-1) @ F.normalize(prompt.float(), dim=-1)
-    side = round(len(cosines) ** 0.5)
+def relative_cosines(dense: torch.Tensor, prompts: torch.Tensor) -> Pixels:
+    """Cosines [K, H, H] of dense features [H * H, d] with prompts [K, d], stretched to 0 to 1."""
+    cosines = F.normalize(prompts.float(), dim=-1) @ F.normalize(dense.float(), dim=-1).T
+    side = round(len(dense) ** 0.5)
     span = (cosines.max() - cosines.min()).clamp(min=1e-12)
-    grid: Pixels = ((cosines - cosines.min()) / span).view(side, side).numpy()
-    return grid
+    grids: Pixels = ((cosines - cosines.min()) / span).view(-1, side, side).numpy()
+    return grids
 
 
 def _small(path: Path, *, square: bool, side: int) -> Image.Image | None:

@@ -16,7 +16,6 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
@@ -112,26 +111,6 @@ def training(
             axes.yaxis.set_major_formatter("{x:g}")
         if len(histories) > 1:
             above.legend()
-    return svg[0]
-
-
-def co_occurrence(names: Sequence[str], shares: Numbers) -> str:
-    """Of captions that name the row's class, the share [C, C] that name the column's too."""
-    side = min(3 + 0.17 * len(names), 2 * WIDTH)
-    shown = np.where(np.eye(len(names), dtype=bool), np.nan, 100 * shares)
-    with _picture("co-occurrence", (side, side)) as (figure, svg):
-        axes = figure.subplots()
-        ramp = LinearSegmentedColormap.from_list("blue", ["#f2f6fa", "#0072b2", "#00263d"])
-        image = axes.pcolormesh(shown, cmap=ramp, vmin=0, rasterized=True)
-        axes.set_aspect("equal")
-        axes.invert_yaxis()
-        middles = np.arange(len(names)) + 0.5
-        axes.set_xticks(middles, [_short(name) for name in names], rotation=90)
-        axes.set_yticks(middles, [_short(name) for name in names])
-        axes.tick_params(length=0)
-        bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
-        bar.set_label("percent of the row's captions")
-        bar.outline.set_visible(False)
     return svg[0]
 
 
@@ -307,7 +286,9 @@ def _pairs(
 
 def _line(axes: Axes, x: Numbers, y: Numbers, label: str, place: int) -> None:
     marker = "o" if len(x) == 1 else None
-    colour, dashes = SERIES[place % len(SERIES)], DASHES[place % len(DASHES)]
+    # where colours begin anew, they have other dashes
+    turn = place // len(SERIES)
+    colour, dashes = SERIES[place % len(SERIES)], DASHES[(place + turn) % len(DASHES)]
     axes.plot(x, y, color=colour, linestyle=dashes, linewidth=2, marker=marker, label=label)
 
 

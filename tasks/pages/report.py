@@ -25,13 +25,12 @@ from models.method import Method
 from models.metrics import bootstrap_maps, interval
 from tasks import pages
 from tasks.backbone.loading import load
-from tasks.catalogue import method_class
 from tasks.corpus import ingest
 from tasks.images.encode import REJECTS
 from tasks.images.labelled import label_matrix
 from tasks.labels.label import LABELS
 from tasks.methods.state import read_state
-from tasks.pages import account, charts, showcase, tagged, words
+from tasks.pages import account, charts, showcase, story, tagged, words
 
 # the page asks the profile, so its code belongs to the page's key
 from tasks.profile import Profile
@@ -46,12 +45,6 @@ if TYPE_CHECKING:
     from tasks.settings import ImageSet
 
 PAGE: Final = "index.html"
-LEARNED: Final = {
-    "nothing": "with nothing learned",
-    "captions": "learned from captions alone",
-    "labelled images": "learned from labelled images",
-}
-"""What the page's title says of a run, by what its headline method learns from."""
 KAPPA: Final = 50.0
 """Local softmax's scale on captions where a method has none of its own (METHODS 1)."""
 CAPTIONS_SHOWN: Final = 8
@@ -104,6 +97,8 @@ def write_report(
     method = profile.headline_method
     measured = _Measured.of(profile, vocabulary, outcome) if profile.measured else None
     examples = _examples(outcome)
+    lead = story.lead_caption(examples)
+    captions, labelled_images = story.learned_from(profile, outcome)
     chosen = profile.method(method)
     local = chosen.class_vectors(read_state(outcome.fitted[method].folder)).get("local")
     maps: list[showcase.Shown] = []
@@ -119,22 +114,24 @@ def write_report(
         # which words answer, only a tower tells that looks at them one by one
         if reader.is_causal:
             answers = _answers(examples, vocabulary, local, reader, kappa)
-    drawn = charts.learning_charts(vocabulary, outcome, method)
+    drawn = charts.learning_charts(outcome, method)
     if measured:
         of_scores = charts.measured_charts(outcome, method, measured.name, measured.scored.labels)
         drawn = of_scores + drawn
     context: dict[str, Any] = {
         "profile": profile,
-        "title": f"Recognising {len(vocabulary.classes)} classes, {LEARNED[chosen.learns_from]}",
+        "title": story.title_of(profile, len(vocabulary.classes)),
+        "lead": words.spans_of(lead["text"], lead["spans"]) if lead else [],
         "warning": ""
         if profile.backbone.pretrained
         else "The CLIP of this run has random weights: it shows that the road is whole, not that "
         "the method works.",
         "method": method,
-        "captions": _captions_learned(outcome, method),
-        "labelled_images": outcome.fitted[method].counts.get("images", 0),
+        "captions": captions,
+        "labelled_images": labelled_images,
         "headline": _headline(outcome, method, measured) if measured else None,
         "tables": [_table(profile, each, outcome, method) for each in profile.measured],
+        "notes": story.branch_notes(profile, outcome, measured.name) if measured else [],
         "best": measured.best if measured else [],
         "worst": measured.worst if measured else [],
         "tagged": tagged.sections(profile, outcome, vocabulary.classes),
@@ -208,14 +205,6 @@ def _headline(outcome: Outcome, method: str, measured: _Measured) -> dict[str, A
     return headline
 
 
-def _captions_learned(outcome: Outcome, method: str) -> int:
-    """How many captions a method learned from: chosen, not held out, no template among them."""
-    if outcome.choice is None or method_class(method).learns_from != "captions":
-        return 0
-    held_out = outcome.fitted[method].counts.get("captions/held_out", 0)
-    return outcome.choice.counts["captions/selected"] - held_out
-
-
 def _table(profile: Profile, image_set: ImageSet, outcome: Outcome, method: str) -> dict[str, Any]:
     """The scores on an image set: rows by what was learned from, and images that have none."""
     found = {name: stages[image_set.name] for name, stages in outcome.evaluations.items()}
@@ -236,6 +225,7 @@ def _table(profile: Profile, image_set: ImageSet, outcome: Outcome, method: str)
         "ignored_negative": ours.figures.get("mAP_ignored_negative/merged"),
         "rejects": rejects.to_pylist(),
         "few": _few(ours),
+        "by_class": story.class_table(outcome, image_set.name),
     }
 
 

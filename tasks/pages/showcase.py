@@ -11,7 +11,7 @@ import torch
 
 from models.metrics import average_precisions
 from tasks.images.encode import IMAGES, feature_batches
-from tasks.pages.heatmaps import heat_map, thumbnail
+from tasks.pages.heatmaps import heat_maps, thumbnail
 
 CARDS: Final = 6
 FEWEST_TAGS: Final = 3
@@ -89,12 +89,14 @@ def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
         true = (scored.labels[row] == 1).nonzero().flatten().tolist()
         wrong = [c for c in scored.scores[row].argsort(descending=True).tolist() if c not in true]
         path = scored.folder / image.file
-        of_image = [
-            Tag(scored.classes[c], c in true, heat_map(path, dense[image.file], prompts[c]))
-            for c in [*true[:TRUE_MAPS], wrong[0]]
-        ]
-        if image.picture and all(tag.picture for tag in of_image):
-            found.append(Shown(image.file, image.picture, image.shown, tuple(of_image), ()))
+        mapped = [*true[:TRUE_MAPS], wrong[0]] if wrong else true[:TRUE_MAPS]
+        heated = heat_maps(path, dense[image.file], prompts[mapped])
+        if image.picture and heated:
+            of_image = tuple(
+                Tag(scored.classes[c], c in true, picture)
+                for c, picture in zip(mapped, heated, strict=True)
+            )
+            found.append(Shown(image.file, image.picture, image.shown, of_image, ()))
     return found
 
 

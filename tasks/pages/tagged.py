@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import torch
 
 from models.decisions import FEWEST_IMAGES, TOP
-from tasks.pages.heatmaps import heat_map, thumbnail
+from tasks.pages.heatmaps import heat_maps, thumbnail
 from tasks.pages.showcase import MAPPED, TRUE_MAPS, Shown, Tag, dense_of
 from tasks.profile import Profile
 from tasks.results.outcome import Outcome
@@ -50,12 +50,12 @@ def maps(
         file = rows[number]["file"]
         path = profile.path(image_set.folder) / file
         labels = [tag["label"] for tag in rows[number]["tags"][:TRUE_MAPS]]
-        of_image = tuple(
-            Tag(label, None, heat_map(path, dense[file], vectors[classes.index(label)]))
-            for label in labels
-        )
         picture = thumbnail(path, square=True)
-        if picture and all(tag.picture for tag in of_image):
+        heated = heat_maps(path, dense[file], vectors[[classes.index(label) for label in labels]])
+        if picture and heated:
+            of_image = tuple(
+                Tag(label, None, heat) for label, heat in zip(labels, heated, strict=True)
+            )
             found.append(Shown(file, picture, (), of_image, ()))
     return found
 

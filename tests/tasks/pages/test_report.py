@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -17,10 +18,13 @@ from PIL import Image, ImageDraw
 from flows.doors import check
 from tasks import pages
 from tasks.backbone.loading import load_backbone
+from tasks.catalogue import method_class
 from tasks.pages import heatmaps, pictures, words
 from tasks.pages.report import report as write_report
 from tasks.profile import load_profile
+from tasks.results.evaluate import ap_rows
 from tests.browser import Page, browser
+from tests.tasks.pages.look import faults_of
 from tests.tasks.road import tagged, whole_run
 
 CONFIG = {
@@ -36,11 +40,16 @@ HOSTILE_CLASS = "<b>bird</b> $x^2$"
 FILES = [HOSTILE_FILE, *(f"{number}.png" for number in range(7)), "broken.png", "gone.png"]
 
 
-def write_data(root: Path) -> None:
-    """Captions, a vocabulary, images and a profile; two of ten images cannot be read."""
+def write_data(root: Path, most: int = 2) -> dict[str, list[str]]:
+    """Captions, a vocabulary, images and a profile; two of ten images cannot be read.
+
+    Returns the classes that each image shows, `most` at most.
+    """
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     shown = [["dog"], ["cat"], ["dog", "cat"], [HOSTILE_CLASS], ["cat", HOSTILE_CLASS]]
+    shown = [["dog", "cat", HOSTILE_CLASS], [], *shown] if most == 3 else shown
+    shown = [classes[:most] for classes in shown] if most else [["dog"], *[[]] * 9]
     for number, file in enumerate(FILES[:-1]):
         image = Image.new("RGB", (90, 70), tuple(rng.integers(0, 255, 3).tolist()))
         ImageDraw.Draw(image).ellipse((10, 10, 30 + 5 * number, 50), fill="white")
@@ -56,6 +65,7 @@ def write_data(root: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(["text"])
         rows.writerows([f"{text} {HOSTILE_TEXT} {number}"] for number, text in enumerate(captions))
+    of_files = {name: shown[number % len(shown)] for number, name in enumerate(FILES)}
     vocabulary = io.StringIO()
     csv.writer(vocabulary).writerows(
         [["class", "synonym"], ["dog", "dog"], ["cat", "cat"], [HOSTILE_CLASS, "bird"]]
@@ -74,6 +84,7 @@ sources = [{{source = "mine", form = "table", path = "captions.csv"}}]
 images = [{{name = "mine", form = "folder", annotations = "labels.csv", folder = "images"}}]
 """
     )
+    return of_files
 
 
 @pytest.fixture(scope="module")
@@ -136,50 +147,80 @@ def test_the_page_says_what_was_missing_and_where_everything_went(report: Path) 
 
 RUNS = [
     run
-    for size in (1, 2, 3)
-    for run in combinations(["zero-shot", "tai-dpt", "linear-probe"], size)
+    for size in (1, 2, 3, 4)
+    for run in combinations(["zero-shot", "tai", "tai-dpt", "linear-probe"], size)
 ]
+LOSSES = ["ranking", "bce", "asl"]
 
 
-@pytest.mark.parametrize("run", RUNS, ids="+".join)
-def test_title_and_tiles_are_true_of_whatever_methods_ran(
-    run: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", range(len(RUNS)), ids=lambda number: "+".join(RUNS[number]))
+def test_every_sentence_is_true_of_whatever_ran(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_data(tmp_path / "data")
+    """Each subset of methods, with losses and images of 0 to 3 labels in turn."""
+    run, loss = RUNS[number], LOSSES[number % 3]
+    shown = write_data(tmp_path / "data", most=number % 4)
     monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
     own = str(tmp_path / "data" / "hostile.toml")
     labelled = load_profile(own).images[0].model_dump() | {"name": "taught"}
-    profile = load_profile(own, {"run": list(run), "labelled": labelled})
+    changes = {"run": list(run), "labelled": labelled, "methods.tai-dpt.loss": loss}
+    profile = load_profile(own, changes)
     vocabulary = check(profile)
-    outcome = tagged(profile, whole_run(profile))
+    outcome = whole_run(profile)
     text = write_report.fn(profile, vocabulary, outcome, "again").file("index.html").read_text()
-    title = re.search(r"<h1>(.*?)</h1>", text)
-    assert title
-    tiles = {
-        what: number
-        for number, what in re.findall(
-            r'<div class="tile"><strong>([\d,]+)</strong><span>([^<]*)</span>', text
-        )
-    }
+    text, _, _ = text.partition("All settings")
+    told = unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text)))
     method = profile.headline_method
-    by_captions = {what: number for what, number in tiles.items() if what.startswith("captions ")}
-    by_labels = tiles[f"labelled images that {method} learned from"]
-    if "tai-dpt" in run:
-        assert method == "tai-dpt"
-        assert title[1].endswith("learned from captions alone")
-        held_out = outcome.fitted[method].counts["captions/held_out"]
-        assert held_out > 0
-        (number,) = by_captions.values()
-        # nine captions name a class; the sentences made of synonyms are nobody's captions
-        assert int(number) == 9 - held_out
-        assert by_labels == "0"
-    else:
-        # the last of the run; eight of the ten images can be read
-        taught = method == "linear-probe"
-        assert title[1].endswith("learned from labelled images" if taught else "nothing learned")
-        assert by_labels == ("8" if taught else "0")
-        assert not by_captions
-        assert "What it learned from" not in text
+    by_captions = {"tai", "tai-dpt"} & set(run)
+    # the title and the tiles
+    source = "learned from captions alone" if by_captions else "with nothing learned"
+    is_taught = not by_captions and method == "linear-probe"
+    source = "learned from labelled images" if is_taught else source
+    assert f"Recognising 3 classes, {source}" in told
+    held_out = outcome.fitted[method].counts.get("captions/held_out", 0)
+    # nine captions name a class; the sentences made of synonyms are nobody's captions
+    told_captions = re.findall(r"(\d+) captions that (\S+) learned from", told)
+    assert told_captions == ([(str(9 - held_out), method)] if by_captions else [])
+    assert (held_out > 0) == bool(by_captions)
+    # the last two files are none; an image that shows nothing is not in the list
+    labels = sum(bool(shown[file]) for file in FILES[:-2]) if is_taught else 0
+    assert f"{labels} labelled images that {method} learned from" in told
+    for heading in ("A caption such as it learned from", "Captions such as it learned from"):
+        assert (heading in told) == bool(by_captions)
+    held_back = f"{held_out} of the chosen ones are held back" if by_captions else "held back"
+    assert (held_back in told) == bool(by_captions)
+    # every method says what it is, in its own words
+    for name in run:
+        assert method_class(name).summary in told
+    # bold is told where two methods that learned from the same stand in one table
+    pairs = {"tai", "tai-dpt"} <= set(run)
+    assert ("Bold: the highest of its column" in told) == pairs == ('number best"' in text)
+    # the losses that ran, and no other
+    for each in LOSSES:
+        assert (f": {each}" in told) == (bool(by_captions) and each == loss)
+    assert ("The loss that training lowers" in told) == bool(by_captions)
+    # an image, its tags and what it shows
+    if any(shown.values()):
+        (file, classes) = re.findall(r"<figcaption>([^<]*); it shows ([^<]*)</figcaption>", text)[0]
+        assert set(unescape(classes).split(", ")) == set(shown[unescape(file)])
+    # figures of the tables, and whether whole images are held against places
+    figures = {name: of["mine"].figures for name, of in outcome.evaluations.items()}
+    assert ("local, its places" in told) == any("mAP/local" in of for of in figures.values())
+    unfair = {"tai", "zero-shot"} <= set(run)
+    unfair &= figures.get("tai", {}).get("mAP/merged", 0) < figures.get("zero-shot", {}).get(
+        "mAP/merged", 0
+    )
+    assert ("tai looks at images as a whole alone" in told) == unfair
+    for name, stages in outcome.evaluations.items():
+        for row in ap_rows(stages["mine"]):
+            if row["AP/merged"]:
+                assert (
+                    f'<td data-label="{name}" class="number">{float(row["AP/merged"]):.1f}' in text
+                )
+
+
+def test_it_looks_right(report: Path, page: Page) -> None:
+    assert faults_of(page, report) == []
 
 
 @pytest.mark.parametrize("width", [1200, 390])
@@ -226,16 +267,19 @@ def test_a_heat_map_is_bright_where_the_prompt_answers() -> None:
     dense = torch.zeros(9, 4)
     dense[:, 0] = 1.0
     dense[5] = torch.tensor([0.0, 1.0, 0.0, 0.0])  # second row, third column
-    relative = heatmaps.relative_cosines(dense, torch.tensor([0.0, 2.0, 0.0, 0.0]))
+    prompts = torch.tensor([[0.0, 2.0, 0.0, 0.0], [0.5, 0.0, 0.0, 3**0.5 / 2]])
+    bright, dim = heatmaps.relative_cosines(dense, prompts)
     expected = np.zeros((3, 3))
     expected[1, 2] = 1
-    assert relative == pytest.approx(expected)
+    assert bright == pytest.approx(expected)
+    # the other class's strongest answer is half as strong, and one scale shows it
+    assert dim == pytest.approx((1 - expected) / 2)
 
 
 def test_pictures_of_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"nothing")
     assert heatmaps.thumbnail(tmp_path / "x.png") is None
-    assert heatmaps.heat_map(tmp_path / "gone.png", torch.ones(4, 2), torch.ones(2)) is None
+    assert heatmaps.heat_maps(tmp_path / "gone.png", torch.ones(4, 2), torch.ones(1, 2)) is None
 
 
 def test_spans_cut_a_caption_and_lose_nothing() -> None:
