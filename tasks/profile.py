@@ -237,7 +237,8 @@ def load_profile(
         where, values = _read(profile)
     else:
         where = "profile"
-        values = profile.values() if isinstance(profile, Profile) else dict(profile)
+        # all of them: another run may take methods that this one does not
+        values = profile.model_dump(mode="json") if isinstance(profile, Profile) else dict(profile)
     for dotted, value in (settings or {}).items():
         set_value(values, dotted, value)
     _refuse_old(where, values)

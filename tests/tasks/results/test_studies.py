@@ -109,3 +109,15 @@ def test_a_study_of_labelled_images_needs_some() -> None:
     with pytest.raises(InputError, match=r"study 'few-shot' varies labelled images, and profile"):
         studies.check_study(study, load_profile("coco-mini"))
     studies.check_study(study, load_profile("demo"))
+
+
+def test_a_studys_methods_keep_their_settings_though_the_profile_does_not_run_them() -> None:
+    demo = load_profile("demo")
+    study = studies.studies()["few-shot"][0]
+    taken = load_profile(demo, studies.settings_of(study, "4", seed=3))
+    own = {name: taken.method(name).settings for name in taken.run if name not in demo.run}
+    assert own
+    assert own == {name: demo.method(name).settings for name in own} | {
+        name: settings for name, settings in own.items() if "rate" in type(settings).model_fields
+    }
+    assert any(settings != type(settings)() for settings in own.values())
