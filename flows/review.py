@@ -21,21 +21,30 @@ from tasks.results import marked, track
 from tasks.results.review import read_marks, tagged_of_run
 from tasks.results.runs import REVIEWED
 from tasks.results.tags import THRESHOLDS
+from tasks.serving.predict import check_prediction
+from tasks.serving.registry import tagger_folder
 from tasks.serving.reviewed import write_reviewed
+from tasks.serving.scored import tagged_of_folder
 
 COUNT = 60
+MODEL = "tai-demo@best"
 SHOWN = 12
 
 
 @flow(name="review")
 def review(
-    reviewed: str = "latest", images: str | None = None, count: int = COUNT, seed: int = 0
+    reviewed: str = "latest",
+    images: str | None = None,
+    model: str = MODEL,
+    count: int = COUNT,
+    seed: int = 0,
 ) -> str:
-    """Draw images of a run or of a tagged folder, and make a page to check their tags on.
+    """Draw images of a run or of a folder of pictures, and make a page to check their tags on.
 
     Args:
-        reviewed: a run (its id, name, `latest`), or a folder that `flows.predict` wrote.
+        reviewed: a run (its id, name, `latest`), or a folder of pictures.
         images: the run's image set; by default the first.
+        model: what tags a folder's pictures, as `flows.predict` takes it.
         count: images to draw.
         seed: another seed draws others.
 
@@ -45,7 +54,8 @@ def review(
     """
     if count < 2:
         raise InputError(f"count {count}: expected at least two images")
-    found = tagged_of_run(reviewed, images)
+    is_folder = Path(reviewed).is_dir()
+    found = tagged_of_folder(reviewed, model) if is_folder else tagged_of_run(reviewed, images)
     page = draw_review(found, count, seed).file(PAGE)
     create_link_artifact(key="review", link=page.as_uri(), link_text=f"Check {found.name}")
     return str(page)
@@ -137,11 +147,14 @@ def main() -> None:
         "reviewed",
         nargs="?",
         metavar="RUN-OR-FOLDER",
-        help="a run (MLflow id or its first characters, name, latest, latest~1), or a folder that "
-        "flows.predict wrote (default: latest)",
+        help="a run (MLflow id or its first characters, name, latest, latest~1), or a folder of "
+        "pictures (default: latest)",
     )
     parser.add_argument("--marks", type=Path, help="the CSV that the page saved")
     parser.add_argument("--images", help="image set of the run (default: the first)")
+    parser.add_argument(
+        "--model", default=MODEL, help=f"tags a folder's pictures (default: {MODEL})"
+    )
     parser.add_argument("--count", type=int, default=COUNT, help=f"images (default: {COUNT})")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other images")
     arguments = parser.parse_args()
@@ -155,8 +168,12 @@ def main() -> None:
             _print(arguments.marks, marks(str(arguments.marks)))
             return
         name = arguments.reviewed or "latest"
-        tagged_of_run(name, arguments.images)
-        page = review(name, arguments.images, arguments.count, arguments.seed)
+        if Path(name).is_dir():
+            check_prediction(name, None)
+            tagger_folder(arguments.model)
+        else:
+            tagged_of_run(name, arguments.images)
+        page = review(name, arguments.images, arguments.model, arguments.count, arguments.seed)
     except InputError as error:
         sys.exit(f"error: {error}")
     sys.stdout.write(f"check by hand: {page}\nthen: python -m flows.review --marks marks.csv\n")

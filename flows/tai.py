@@ -161,7 +161,8 @@ def _heading(profile: Profile) -> str:
     return title if profile.backbone.pretrained else f"{title} ({warning})"
 
 
-def _print(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any]) -> None:
+    """Print what a run has come to."""
     from rich.console import Console
 
     console = Console()
@@ -200,4 +201,4 @@ def _print_map(console: "Console", result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _print(run_command(tai, check, parse("flows.tai", "Captions in, mAP and tags out.")))
+    show(run_command(tai, check, parse("flows.tai", "Captions in, mAP and tags out.")))

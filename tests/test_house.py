@@ -31,6 +31,7 @@ from tasks.results.marked import marked
 from tasks.results.review import SAMPLE, Tagged, tagged
 from tasks.results.score import SCORES, scores_of
 from tasks.serving.predict import tag_folder
+from tasks.serving.scored import tagged_of_folder
 from tasks.workspace import Stage
 from tasks.world.files import make_world
 from tests.tasks.road import tagged as with_tags
@@ -215,6 +216,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
             tag_folder.fn("tests/small/images", fitted, 2, str(home / "tags"))
             (scored,) = outcome.evaluations["tai-dpt"].values()
             marked.fn(write_marks(home, review.fn(_tagged(scored), 4, 0)))
+            tagged_of_folder.fn("tests/small/images", fitted)
         finally:
             sys.setprofile(None)
             threading.setprofile(None)  # type: ignore[arg-type]

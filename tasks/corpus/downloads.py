@@ -80,7 +80,7 @@ def fetch(wanted: Remote) -> Path:
         InputError: it cannot be had, or is not what it must be.
 
     """
-    folder = home() / "downloads" / hashlib.sha256(wanted.url.encode()).hexdigest()[:20]
+    folder = _folder(wanted)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / _file_name(wanted.url)
     with locked(folder / ".lock"):
@@ -90,6 +90,15 @@ def fetch(wanted: Remote) -> Path:
             _copy(wanted.url, file)
         _check(wanted, file)
         return unpacked(file, wanted.member) if wanted.member else file
+
+
+def at_hand(wanted: Remote) -> bool:
+    """Whether the file was downloaded before."""
+    return (_folder(wanted) / _file_name(wanted.url)).is_file()
+
+
+def _folder(wanted: Remote) -> Path:
+    return home() / "downloads" / hashlib.sha256(wanted.url.encode()).hexdigest()[:20]
 
 
 @cache
