@@ -18,7 +18,7 @@ from tasks.profile import Profile, load_profile
         ("zzzz", 1, f"there are {', '.join(Profile.model_fields)}"),
         ("run", "tai-dpt", 'a valid list, for example ["tai-dpt"]'),
         ("seed", "a", 'a valid integer, unable to parse string as an integer, not "a"'),
-        ("sources.0.form", "cocoo", "'coco', 'narratives' or 'table', not \"cocoo\""),
+        ("sources.0.form", "cocoo", "'coco', 'narratives', 'table' or 'composed', not \"cocoo\""),
     ],
 )
 def test_a_wrong_setting_is_told_what_would_be_right(setting: str, value: Any, told: str) -> None:

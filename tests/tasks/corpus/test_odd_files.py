@@ -349,7 +349,7 @@ def test_a_table_of_one_column_has_no_delimiter(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(gzip.compress(b"text\na dog\n")), "packed twice"),
+        (gzip.compress(gzip.compress(b"text\na dog\n", mtime=0), mtime=0), "packed twice"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>404</html>", "a web page"),
         (b"PK\x03\x04", "zip archive"),
