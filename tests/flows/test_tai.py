@@ -107,6 +107,7 @@ def test_mlflow_has_the_run_and_one_per_method(small: tuple[Path, str]) -> None:
         "config.json",
         "index.html",
         "stages.json",
+        "tags",
         "vocabulary",
     }
 
