@@ -3,7 +3,6 @@ BIN := .venv/bin
 
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
-export PREFECT_HOME ?= $(CURDIR)/.tai/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
 .PHONY: bench demo test up down lock
@@ -15,20 +14,16 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# Prefect makes its own folder, but none above it
-$(PREFECT_HOME):
-	mkdir -p $@
-
-demo: .venv/installed | $(PREFECT_HOME)
+demo: .venv/installed
 	$(BIN)/python -m flows.tai --profile demo
 
-up: .venv/installed | $(PREFECT_HOME)
+up: .venv/installed
 	$(BIN)/python -m tasks.serving.services up
 
 down:
 	$(BIN)/python -m tasks.serving.services down
 
-test: .venv/installed | $(PREFECT_HOME)
+test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,7 +31,7 @@ test: .venv/installed | $(PREFECT_HOME)
 
 # ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
 BENCHMARKS := step ranking encode score end_to_end labels ingest refresh image_sets heads
-bench: .venv/installed | $(PREFECT_HOME)
+bench: .venv/installed
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 # needs uv on the PATH; no host is written

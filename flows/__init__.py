@@ -4,6 +4,10 @@ import logging
 import os
 
 from flows import sentences
+from tasks.settle import forget_stale, settle_prefect
+
+settle_prefect()
+forget_stale()
 
 # read when Prefect is imported: our log lines go where Prefect's go
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "tai")

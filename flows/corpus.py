@@ -5,10 +5,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from flows.command import command_line, parse, run_command
@@ -47,7 +50,7 @@ def corpus(
     vocabulary = check_captions(chosen)
     labelled = label_files(chosen)
     with track.run(f"corpus {chosen.name}") as run:
-        done = refresh.publish_refresh(chosen, vocabulary, labelled)
+        done = refresh.publish_refresh(chosen, vocabulary, labelled, _is_under_way)
         run.metrics(refresh.metrics_of(done))
         run.tag("trains", str(done.trains))
     rows = [
@@ -57,7 +60,7 @@ def corpus(
     create_table_artifact(key="corpus", table=rows, description="Captions per file")
     create_markdown_artifact(key="moved", markdown=refresh.markdown_of(done))
     if done.trains:
-        _train(profile, settings)
+        _train(chosen, profile, settings)
     return rows
 
 
@@ -101,7 +104,7 @@ def composed_files(
     return found
 
 
-def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
+def _train(chosen: Profile, profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
     """Start `tai/full` on the server, or say what to type where there is none."""
     if PREFECT_API_URL.value() is None:
         command = command_line(FULL, profile, settings)
@@ -110,7 +113,20 @@ def _train(profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
     given = profile.values() if isinstance(profile, Profile) else profile
     parameters = {"profile": given, "settings": dict(settings or {})}
     started = run_deployment(FULL, parameters=parameters, timeout=0)
+    refresh.note_asked(chosen, str(started.id))  # type: ignore[union-attr]
     LOG.info("corpus: captions have moved enough to train anew; started %s", started.name)  # type: ignore[union-attr]
+
+
+def _is_under_way(run: str) -> bool:
+    """Whether a training that was started on the server has not ended there."""
+    if PREFECT_API_URL.value() is None:
+        return False
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run)).state
+        except (ObjectNotFound, ValueError):  # of another server
+            return False
+    return state is not None and not state.is_final()
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

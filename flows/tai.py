@@ -2,18 +2,21 @@
 
 import logging
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.deployments import run_deployment
+from prefect.states import Completed
 
 from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
 from flows.doors import check
 from flows.fit import fit
 from tasks.corpus.readers import is_composed
+from tasks.labels.refresh import note_training
 from tasks.labels.vocabulary import vocabulary_path
 from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
@@ -59,8 +62,8 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             run.artifact(chosen.path(SHEET))
         if not chosen.backbone.pretrained:
             run.tag("warning", "random weights: scores mean nothing")
-        corpora, labels = [], []
-        for path, corpus, labelled in label_files(chosen):
+        corpora, labels, read = [], [], label_files(chosen)
+        for path, corpus, labelled in read:
             run.dataset(path.name, corpus, "captions")
             corpora.append(corpus)
             labels.append(labelled)
@@ -81,14 +84,31 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         run.tag("model", model)
         if table:
             create_table_artifact(key="map", table=table, description=_heading(chosen))
-        create_link_artifact(key="report", link=page.as_uri(), link_text="Report")
+        # a browser refuses links from a page to files: MLflow shows the report
+        link = f"{run.link}/artifacts/{page.name}"
+        create_link_artifact(key="report", link=link, link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
-    return {
+        note_training(chosen, vocabulary.digest, read)
+    result = {
         "map": table,
         "tags": {each.name: str(tags[each.name].file(TABLE)) for each in chosen.unlabelled},
         "page": str(page),
         "model": model.removeprefix("models:/"),
     }
+    # Prefect shows the message in its lists, and hands the data to who called
+    return cast(
+        "dict[str, Any]", Completed(message=f"{_told(chosen, headline)}; {page}", data=result)
+    )
+
+
+def _told(profile: Profile, headline: Mapping[str, Stage]) -> str:
+    """How the headline method did, in a few words."""
+    maps = [
+        f"mAP {stage.figures['mAP/merged']:.2f} on {name}"
+        for name, stage in headline.items()
+        if "mAP/merged" in stage.figures
+    ]
+    return f"{profile.headline_method}: {', '.join(maps) or 'done'}"
 
 
 def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id: str) -> Outcome:

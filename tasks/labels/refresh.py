@@ -2,13 +2,15 @@
 
 The record of a refresh is a file per profile: which caption files there were, by content, and how
 many captions named each class. Slow drift adds up: what decides on a new training is the distance
-to the captions that the last one started from, not to last night's.
+to the captions of the last one that finished, not to last night's. One that was asked for and did
+not finish is asked for again, unless it is still under way.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
@@ -19,6 +21,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.corpus.readers import is_composed
+from tasks.errors import InputError
+from tasks.processes import is_running, mark_of
 from tasks.workspace import Stage, home, locked, write_whole
 
 if TYPE_CHECKING:
@@ -73,16 +77,22 @@ class Refresh:
 
 @task(name="refresh", cache_policy=NO_CACHE)
 def publish_refresh(
-    profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
+    profile: Profile,
+    vocabulary: Vocabulary,
+    labelled: Sequence[tuple[Path, Stage, Stage]],
+    is_under_way: Callable[[str], bool] = bool,
 ) -> Refresh:
     """Record which caption files there are now, and say what moved."""
-    # composed captions follow from the others
-    parts = [
+    return publish(profile, vocabulary.digest, parts_of(labelled), is_under_way)
+
+
+def parts_of(labelled: Sequence[tuple[Path, Stage, Stage]]) -> list[Part]:
+    """All caption files; composed captions follow from the others."""
+    return [
         part_of(path, corpus, labels)
         for path, corpus, labels in labelled
         if not is_composed(corpus)
     ]
-    return publish(profile, vocabulary.digest, parts)
 
 
 def part_of(path: Path, corpus: Stage, labels: Stage) -> Part:
@@ -135,31 +145,76 @@ def jensen_shannon(one: Mapping[str, int], other: Mapping[str, int]) -> float:
     return float(np.sqrt(np.clip(divergence, 0, 1)))
 
 
-def publish(profile: Profile, vocabulary: str, parts: Sequence[Part]) -> Refresh:
+def publish(
+    profile: Profile,
+    vocabulary: str,
+    parts: Sequence[Part],
+    is_under_way: Callable[[str], bool] = bool,
+) -> Refresh:
     """Record a finished refresh and say what moved.
 
-    Of two at once the second compares with what the first has recorded, so that a training is
-    started once.
+    Of two at once the second compares with what the first has recorded, and finds it asking, so
+    that a training is started once.
 
     Args:
         profile: its `refresh` says from when on to train.
         vocabulary: the vocabulary's digest; another one counts as a change of all files.
         parts: all caption files of now.
+        is_under_way: whether the training that was asked for, by its id, goes on.
 
     """
-    record = home() / FOLDER / f"{profile.name}.json"
-    record.parent.mkdir(parents=True, exist_ok=True)
-    with locked(record.with_suffix(".lock")):
-        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-        last, trained = ([Part(**part) for part in known.get(of, [])] for of in ("last", "trained"))
-        # labels depend on the vocabulary as well as on the file
-        now = [replace(part, digest=f"{part.digest}/{vocabulary}") for part in parts]
+    with _record(profile) as record:
+        last, trained = (
+            [Part(**part) for part in record.get(of, [])] for of in ("last", "trained")
+        )
+        now = _with_vocabulary(parts, vocabulary)
         since_training = movement(trained, now)
-        trains = _is_enough(profile, since_training)
-        content = {"last": now, "trained": now if trains else trained}
-        values = {name: [asdict(part) for part in parts] for name, parts in content.items()}
-        write_whole(record, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        asked = record.get("asked", {})
+        asks = asked.get("by", "")
+        waits = asks not in ("", mark_of()) and bool(is_running(asks))
+        waits = waits or bool(asked.get("run") and is_under_way(asked["run"]))
+        trains = _is_enough(profile, since_training) and not waits
+        record["last"] = [asdict(part) for part in now]
+        if trains:
+            record["asked"] = {"by": mark_of(), "run": ""}
         return Refresh(movement(last, now), since_training, trains)
+
+
+def note_asked(profile: Profile, run: str) -> None:
+    """Record the id of the training that a refresh has asked for."""
+    with _record(profile) as record:
+        record["asked"] = {"by": mark_of(), "run": run}
+
+
+def note_training(
+    profile: Profile, vocabulary: str, labelled: Sequence[tuple[Path, Stage, Stage]]
+) -> None:
+    """Record what a training that has finished started from."""
+    parts = parts_of(labelled)
+    with _record(profile) as record:
+        record["trained"] = [asdict(part) for part in _with_vocabulary(parts, vocabulary)]
+        record.pop("asked", None)
+
+
+@contextmanager
+def _record(profile: Profile) -> Iterator[dict[str, Any]]:
+    """A profile's record, to be changed; nobody else does meanwhile."""
+    file = home() / FOLDER / f"{profile.name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_suffix(".lock")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        except ValueError as error:
+            raise InputError(
+                f"{file}: not as it was written; remove it, and all captions count as new"
+            ) from error
+        yield record
+        write_whole(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _with_vocabulary(parts: Sequence[Part], vocabulary: str) -> list[Part]:
+    """Labels depend on the vocabulary as well as on the file."""
+    return [replace(part, digest=f"{part.digest}/{vocabulary}") for part in parts]
 
 
 def _is_enough(profile: Profile, moved: Movement) -> bool:
@@ -206,7 +261,7 @@ def markdown_of(refresh: Refresh) -> str:
         f"{len(moved.unchanged)} as they were.",
         "",
         f"Moved since the last refresh: {moved.share:.1%} of captions, class drift "
-        f"{moved.drift:.3f}. Since training was last started from here: {trained.share:.1%}, "
+        f"{moved.drift:.3f}. Since the last training that finished: {trained.share:.1%}, "
         f"{trained.drift:.3f}. {'Enough to train anew.' if refresh.trains else ''}",
     ]
     for title, files in (

@@ -1,6 +1,11 @@
 """`make up` and `make down`: Prefect's server, two workers, the deployments and MLflow's UI.
 
 Everything listens on loopback; `TAI_PREFECT_PORT` and `TAI_MLFLOW_PORT` move the ports.
+
+Who ends what: `down` ends all that `up` has started, and with a worker the runs that it has under
+way (a kill -9 or a reboot does so too). The server still calls those running: the next `up` says
+there that they have crashed, before a worker starts. What they had finished is in the home, so the
+same run again goes on from there. A night that was missed is made up once.
 """
 
 import os
@@ -13,36 +18,45 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import psutil
-
 from tasks.code import ROOT
-from tasks.results.store import tracking_uri
-from tasks.results.track import HOST, mlflow_port, mlflow_ui
-from tasks.workspace import home
+from tasks.errors import InputError
+from tasks.processes import mark_of, pid_of
+from tasks.results.store import check_store, tracking_uri
+from tasks.results.track import HOST, mlflow_port, mlflow_ui, port
+from tasks.settle import SETTINGS, is_up, pid_file, settle_prefect
+from tasks.workspace import check_home, home
 
 PATIENCE_S = 120.0
 BIN = Path(sys.executable).parent
-SETTINGS = ROOT / "prefect.toml"
+GRACE_S = 3.0
 
 
 def up() -> None:
     """Start what is not running yet, all on loopback, and deploy the flows."""
+    check_home()
+    check_store()
     (home() / "services").mkdir(parents=True, exist_ok=True)
-    port = int(os.environ.get("TAI_PREFECT_PORT", "4200"))
-    prefect = f"http://{HOST}:{port}"
-    server = ["prefect", "server", "start", "--host", HOST, "--port", str(port)]
-    _serve("prefect", server, port, "TAI_PREFECT_PORT", f"{prefect}/api/health")
+    number, ui_port = port("TAI_PREFECT_PORT", 4200), mlflow_port()
+    prefect = f"http://{HOST}:{number}"
+    # its pages ask for data at the usual port, unless they are told
+    os.environ["PREFECT_SERVER_UI_API_URL"] = os.environ["PREFECT_API_URL"] = f"{prefect}/api"
+    server = ["prefect", "server", "start", "--host", HOST, "--port", str(number)]
+    _serve("prefect", server, number, "TAI_PREFECT_PORT", f"{prefect}/api/health")
     # Prefect reads this file in the project's folder, so typed commands find the server
     SETTINGS.write_text(f'[api]\nurl = "{prefect}/api"\n', encoding="utf-8")
     for pool in ("local", "gpu"):
         _run("work-pool", "create", pool, "--type", "process", "--overwrite")
+    has_workers = any(is_up(f"worker-{pool}") for pool in ("local", "gpu"))
+    caught_up = [] if has_workers else _catch_up("before")
     _run("--no-prompt", "deploy", "--all")
+    if not has_workers:
+        _catch_up("after", *caught_up)
     for pool in ("local", "gpu"):
         _start(f"worker-{pool}", ["prefect", "worker", "start", "--pool", pool])
     if tracking_uri().startswith("sqlite:"):
         ui = ["mlflow", "ui", "--backend-store-uri", tracking_uri(), "--host", HOST]
-        command = [*ui, "--port", str(mlflow_port())]
-        _serve("mlflow", command, mlflow_port(), "TAI_MLFLOW_PORT", f"{mlflow_ui()}/health")
+        command = [*ui, "--port", str(ui_port)]
+        _serve("mlflow", command, ui_port, "TAI_MLFLOW_PORT", f"{mlflow_ui()}/health")
     sys.stdout.write(
         f"Prefect  {prefect}\nMLflow   {mlflow_ui()}\n"
         "Next     source .venv/bin/activate && prefect deployment run tai/full --watch\n"
@@ -50,25 +64,52 @@ def up() -> None:
 
 
 def down() -> None:
-    """End what `up` started."""
-    for file in sorted((home() / "services").glob("*.pid")):
-        _stop(file)
+    """End what `up` started: all at once, and what does not end in time by force."""
+    files = sorted((home() / "services").glob("*.pid"))
+    running = [file for file in files if is_up(file.stem)]
+    for file in running:
+        _signal(file, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    while any(is_up(file.stem) for file in running) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for file in running:
+        _signal(file, signal.SIGKILL)
+    for file in files:
+        file.unlink()
     SETTINGS.unlink(missing_ok=True)
+
+
+def _catch_up(*arguments: str) -> list[str]:
+    """Ask the server, in a process that knows its address, what was missed; its answer's words."""
+    command = [sys.executable, "-m", "tasks.serving.missed", *arguments]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"error: what was missed cannot be found out:\n{done.stderr}")
+    return done.stdout.split()
+
+
+def _signal(file: Path, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid_of(file.read_text(encoding="utf-8")), number)
+    except ProcessLookupError:
+        return
 
 
 def _serve(name: str, command: list[str], port: int, setting: str, health: str) -> None:
     """Start a server unless it runs already, and wait until it answers."""
-    if not _is_running(_pid_file(name)) and not _is_free(port):
+    if not is_up(name) and not _is_free(port):
         sys.exit(f"error: port {port} is taken by another program; set {setting} to a free one")
     _start(name, command)
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline and _is_running(_pid_file(name)):
+    while time.monotonic() < deadline and is_up(name):
         try:
             with urllib.request.urlopen(health, timeout=5):  # noqa: S310
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
-    sys.exit(f"error: {name} does not answer at {health}; see {_pid_file(name, '.log')}")
+    sys.exit(f"error: {name} does not answer at {health}; see {pid_file(name, '.log')}")
 
 
 def _is_free(port: int) -> bool:
@@ -81,13 +122,9 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _pid_file(name: str, suffix: str = ".pid") -> Path:
-    return home() / "services" / f"{name}{suffix}"
-
-
 def _start(name: str, command: list[str]) -> None:
-    file = _pid_file(name)
-    if _is_running(file):
+    file = pid_file(name)
+    if is_up(name):
         return
     with file.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603
@@ -99,7 +136,7 @@ def _start(name: str, command: list[str]) -> None:
             stderr=log,
             start_new_session=True,
         )
-    file.write_text(f"{process.pid} {_started(process.pid)}", encoding="utf-8")
+    file.write_text(mark_of(process.pid), encoding="utf-8")
 
 
 def _run(*arguments: str) -> None:
@@ -122,33 +159,9 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **settings, "PATH": path}
 
 
-def _started(pid: int) -> str:
-    """When a process began: tells it from a later one of the same number; '' if it has ended."""
-    try:
-        process = psutil.Process(pid)
-        return "" if process.status() == psutil.STATUS_ZOMBIE else str(process.create_time())
-    except psutil.NoSuchProcess:
-        return ""
-
-
-def _is_running(file: Path) -> bool:
-    if not file.is_file():
-        return False
-    pid, _, started = file.read_text(encoding="utf-8").partition(" ")
-    return bool(started) and _started(int(pid)) == started
-
-
-def _stop(file: Path) -> None:
-    if _is_running(file):
-        group = int(file.read_text(encoding="utf-8").split()[0])
-        os.killpg(group, signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        while _is_running(file) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        if _is_running(file):
-            os.killpg(group, signal.SIGKILL)
-    file.unlink()
-
-
 if __name__ == "__main__":
-    {"up": up, "down": down}[sys.argv[1]]()
+    settle_prefect()
+    try:
+        {"up": up, "down": down}[sys.argv[1]]()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -21,6 +21,8 @@ from tasks.labels.refresh import (
     markdown_of,
     metrics_of,
     movement,
+    note_asked,
+    note_training,
     publish,
     publish_refresh,
 )
@@ -98,6 +100,15 @@ def test_only_what_is_new_is_worked_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert first.trains
     assert first.since_last.new == first.since_training.new != ()
     assert all(labels.fresh for _, _, labels in found)
+    # asked for, and not finished: it is asked for again, unless it is under way
+    assert refreshed(tmp_path, train_at_share=0.5)[0].trains
+    profile = profile_of(tmp_path, train_at_share=0.5)
+    vocabulary = check_captions(profile)
+    note_asked(profile, "run-1")
+    waiting = publish_refresh.fn(profile, vocabulary, found, lambda run: run == "run-1")
+    assert not waiting.trains
+    assert publish_refresh.fn(profile, vocabulary, found, lambda run: False).trains
+    note_training(profile, vocabulary.digest, found)
     # a copy of the same content is no change, whenever it was written
     write(tmp_path / "b.jsonl", "a cat", "nothing")
     again, found = refreshed(tmp_path, train_at_share=0.5)
@@ -139,6 +150,7 @@ def start(folder: str, home: str, barrier: Any, answers: Any) -> None:
         barrier.wait()
         done, found = refreshed(Path(folder), train_at_share=0.1)
         answers.put((done.trains, [labels.digest for _, _, labels in found]))
+        barrier.wait()
 
 
 def test_two_refreshes_at_once_start_one_training(tmp_path: Path) -> None:

@@ -6,15 +6,19 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[3]
+IMPORTS_S = 10
+"""For the command's own imports on a busy machine."""
 PARTS = ("flows", "tasks", "models", "sql", "demo", "prefect.yaml")
 
 
@@ -36,7 +40,6 @@ class Project:
             "TAI_HOME": str(self.home),
             "TAI_PREFECT_PORT": str(free_port()),
             "TAI_MLFLOW_PORT": str(free_port()),
-            "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -113,15 +116,77 @@ def test_both_servers_answer_on_loopback_alone(project: Project) -> None:
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
+def test_pages_ask_for_data_where_the_server_is(project: Project) -> None:
+    port = project.environment["TAI_PREFECT_PORT"]
+    asked = json.loads(project.get("TAI_PREFECT_PORT", "/ui-settings"))
+    assert asked["api_url"] == f"http://127.0.0.1:{port}/api"
+    # all that Prefect keeps lies in the home
+    assert (project.home / "prefect" / "prefect.db").is_file()
+
+
+def api(project: Project, path: str, body: object = None) -> Any:
+    port = project.environment["TAI_PREFECT_PORT"]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/{path}",
+        json.dumps(body).encode() if body else None,
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read() or b"null")
+
+
+def until(found: Callable[[], Any], patience_s: float = 240) -> Any:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        value = found()
+        if value:
+            return value
+        time.sleep(1)
+    raise AssertionError("it did not come about in time")
+
+
+def runs_of(project: Project, deployment: str, kind: str) -> list[Any]:
+    body = {
+        "deployments": {"id": {"any_": [deployment]}},
+        "flow_runs": {"state": {"type": {"any_": [kind]}}},
+    }
+    return list(api(project, "flow_runs/filter", body))
+
+
+def test_a_cron_of_every_minute_makes_and_finishes_a_run(project: Project) -> None:
+    nightly = api(project, "deployments/name/corpus/nightly")
+    assert nightly["global_concurrency_limit"]["limit"] == 1
+    assert nightly["tags"] == ["captions", "refresh", "nightly"]
+    # its next nights are planned
+    assert until(lambda: len(runs_of(project, nightly["id"], "SCHEDULED")) >= 3, 90)
+    small = {"world.captions": 200, "world.scenes": 30, "world.labelled": 30}
+    schedule = {"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}
+    planned = [schedule | {"parameters": {"settings": small}}]
+    api(project, f"deployments/{nightly['id']}/schedules", planned)
+    done = until(lambda: runs_of(project, nightly["id"], "COMPLETED"))
+    assert all(run["auto_scheduled"] for run in done)
+
+
 def test_up_again_keeps_what_runs_and_down_ends_it(project: Project) -> None:
     files = sorted((project.home / "services").glob("*.pid"))
-    pids = [int(file.read_text().split()[0]) for file in files]
+    pids = [int(file.read_text().split()[2]) for file in files]
     assert len(pids) == 4
     assert project.services("up").returncode == 0
-    assert [int(file.read_text().split()[0]) for file in files] == pids
+    assert [int(file.read_text().split()[2]) for file in files] == pids
+    started = time.monotonic()
     assert project.services("down").returncode == 0
+    assert time.monotonic() - started < 5 + IMPORTS_S
     alive = [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != "zombie"]
     assert not alive
+    assert not (project.folder / "prefect.toml").exists()
+
+
+def test_an_ended_servers_address_is_not_believed(project: Project) -> None:
+    (project.folder / "prefect.toml").write_text('[api]\nurl = "http://127.0.0.1:9/api"\n')
+    (project.home / "services" / "prefect.pid").write_text("here boot 1 1")
+    done = project.run(sys.executable, "-c", "import flows.corpus")
+    assert done.returncode == 0, done.stderr
+    assert "of a server that has ended; removed" in done.stderr
     assert not (project.folder / "prefect.toml").exists()
 
 
@@ -133,3 +198,13 @@ def test_a_taken_port_is_named(project: Project) -> None:
         done = project.services("up")
     assert done.returncode != 0
     assert "is taken by another program; set TAI_PREFECT_PORT" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["http", "0", "99999"])
+def test_a_port_that_is_none_is_one_sentence(project: Project, text: str) -> None:
+    project.environment |= {"TAI_PREFECT_PORT": text}
+    done = project.services("up")
+    assert (
+        done.stderr
+        == f"error: TAI_PREFECT_PORT '{text}': no port; expected a number from 1 to 65535\n"
+    )
