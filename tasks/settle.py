@@ -1,4 +1,4 @@
-"""What must stand before Prefect is imported: where it keeps its things, and which server it asks."""
+"""What must stand before Prefect is imported: where it keeps its things, whom it asks."""
 
 import atexit
 import os
@@ -14,7 +14,7 @@ from tasks.files import address, home
 from tasks.processes import is_running
 
 SETTINGS: Final = ROOT / "prefect.toml"
-"""Prefect reads it in the project's folder; `make up` writes it, so typed commands find the server."""
+"""Prefect reads it in the project's folder: so typed commands find the server of `make up`."""
 
 
 def settle_prefect() -> None:

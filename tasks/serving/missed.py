@@ -10,7 +10,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.states import Crashed
 
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
@@ -20,7 +20,8 @@ def before(client: SyncPrefectClient) -> list[UUID]:
     """End runs that no worker is at work on; deployments with a scheduled run that was missed."""
     of = {"state": {"type": {"any_": [each.value for each in UNDER_WAY]}}}
     for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(of)):
-        state = Crashed(message="its worker was ended; run it again, and it goes on where it was")
+        told = "its worker was ended; run it again, and it goes on where it was"
+        state: State[None] = Crashed(message=told)
         client.set_flow_run_state(run.id, state, force=True)
     of = {"state": {"type": {"any_": [StateType.SCHEDULED.value]}}}
     missed = {
