@@ -21,18 +21,21 @@ from pathlib import Path
 from tasks.code import ROOT
 from tasks.errors import InputError
 from tasks.processes import mark_of, pid_of
-from tasks.results.store import check_store, tracking_uri
-from tasks.results.track import HOST, mlflow_port, mlflow_ui, port
 from tasks.settle import SETTINGS, is_up, pid_file, settle_prefect
 from tasks.workspace import check_home, home
 
 PATIENCE_S = 120.0
 BIN = Path(sys.executable).parent
+HOST = "127.0.0.1"
 GRACE_S = 3.0
 
 
 def up() -> None:
     """Start what is not running yet, all on loopback, and deploy the flows."""
+    # MLflow is slow to import, and `down` needs it not
+    from tasks.results.store import check_store, tracking_uri
+    from tasks.results.track import mlflow_port, mlflow_ui, port
+
     check_home()
     check_store()
     (home() / "services").mkdir(parents=True, exist_ok=True)

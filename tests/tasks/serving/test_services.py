@@ -17,8 +17,8 @@ import pytest
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[3]
-IMPORTS_S = 10
-"""For the command's own imports on a busy machine."""
+BUSY_S = 5
+"""For a machine that does other things too."""
 PARTS = ("flows", "tasks", "models", "sql", "demo", "prefect.yaml")
 
 
@@ -175,7 +175,7 @@ def test_up_again_keeps_what_runs_and_down_ends_it(project: Project) -> None:
     assert [int(file.read_text().split()[2]) for file in files] == pids
     started = time.monotonic()
     assert project.services("down").returncode == 0
-    assert time.monotonic() - started < 5 + IMPORTS_S
+    assert time.monotonic() - started < 5 + BUSY_S
     alive = [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != "zombie"]
     assert not alive
     assert not (project.folder / "prefect.toml").exists()
