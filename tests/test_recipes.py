@@ -194,13 +194,13 @@ def test_a_method_of_an_installed_package_is_like_ours(tmp_path: Path) -> None:
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert parent.data.params["methods.shifted-mean.share"] == "0.5"
     tagged = command(
-        *("-m", "flows.predict", "tests/small/images", "--model", "tai-small@best"),
+        *("-m", "flows.predict", "tests/small/images", "--model", "tai-small/1"),
         *("--top", "2", "--out", str(tmp_path / "tags")),
     )
     assert tagged.returncode == 0, tagged.stderr
     assert len((tmp_path / "tags" / "tags.csv").read_text().splitlines()) == 1 + 2 * 12
     # without the package the model says what is missing, in one sentence
     shutil.rmtree(target)
-    lost = command("-m", "flows.predict", "tests/small/images", "--model", "tai-small@best")
+    lost = command("-m", "flows.predict", "tests/small/images", "--model", "tai-small/1")
     assert lost.returncode == 1
     assert "no method 'shifted-mean'" in lost.stderr.strip().splitlines()[-1]
