@@ -17,7 +17,7 @@ from models.metrics import best_thresholds
 TOP: Final = 3
 """Classes that an image is tagged with where there are no thresholds."""
 FEWEST_IMAGES: Final = 50
-"""Fewer images do not tell where a class's scores lie (README, "Tags")."""
+"""Fewer images do not tell where a class's scores lie."""
 MOST_SCORES: Final = 2**25
 """Scores that thresholds are set by; of more images every second, third, ... is looked at."""
 

@@ -1,8 +1,10 @@
 """The whole road as a user types it, in processes of their own, and its answers to bad input."""
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from flows.command import parse, run_command
 from flows.compare import compare
 from flows.doors import check
 from tasks.errors import InputError
@@ -131,22 +134,26 @@ def test_scores_give_the_reported_map(small: tuple[Path, str]) -> None:
         assert json.loads(metrics.read_text())["mAP/merged"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--profile", "coco-minni"], "did you mean 'coco-mini'?"),
-        (["--set", "methods.tai-dpt.epoch=3"], "field 'methods.tai-dpt.epoch'"),
-        (["--profile", f"{SMALL}/small.toml", "--set", "sources.0.path=nothing.json"], "no file"),
-    ],
-)
-def test_bad_input_is_one_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
-    done = tai(tmp_path, *arguments)
+def test_bad_input_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["--profile", f"{SMALL}/small.toml"]
+    done = tai(tmp_path, *small, "--set", "sources.0.path=nothing.json")
     assert done.returncode != 0
     # the sentence stands alone: no traceback, no other noise
     (last,) = done.stderr.strip().splitlines()
     assert last.startswith("error: ")
-    assert message in last
+    assert "no file" in last
     assert not (tmp_path / "ingest").exists()
+    # the same road, in this process
+    for arguments, message in (
+        (["--profile", "coco-minni"], "did you mean 'coco-mini'?"),
+        ([*small, "--set", "methods.tai-dpt.epoch=3"], "field 'methods.tai-dpt.epoch'"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["flows.tai", *arguments])
+        asked = parse("flows.tai", "")
+        with pytest.raises(SystemExit) as ended:
+            run_command(lambda **_: None, check, asked)
+        assert re.fullmatch(r"error: [^\n]+", str(ended.value.code))
+        assert message in str(ended.value.code)
 
 
 @pytest.mark.parametrize(
