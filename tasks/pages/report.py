@@ -68,7 +68,7 @@ def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: 
     recipe = recipe_of(
         "report",
         __name__,
-        *(type(profile.method(name)).__module__ for name in profile.run),
+        *(module for name in profile.run for module in profile.method(name).modules()),
         inputs={"stages": digest_of(keys), "vocabulary": vocabulary.digest},
         parameters={"command": command, "profile": profile.flat()},
     )

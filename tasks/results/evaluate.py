@@ -20,8 +20,6 @@ import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.backbone import ImageFeatures
-from models.method import Scores
 from models.metrics import (
     F1,
     LARGEST_WEIGHTS,
@@ -35,19 +33,19 @@ from models.metrics import (
     weighted_average_precisions,
 )
 from tasks.errors import InputError
-from tasks.images.encode import IMAGES, feature_batches
+from tasks.images.encode import IMAGES
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import label_matrix
 from tasks.images.narrow import EVERY
-from tasks.methods.state import read_state
 from tasks.results.score import (
     Scorer,
+    Scoring,
     blocks,
     branch_scores,
     split_rows,
     write_rows,
 )
-from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole
+from tasks.workspace import Result, Stage, run_stage, write_whole
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
@@ -75,44 +73,22 @@ def evaluate(
     fitted: Stage,
 ) -> Stage:
     """Scores and mAP of a fitted method on one image set."""
-    method = profile.method(name)
+    scoring = Scoring(profile.method(name), image_set, vocabulary, listed, images, fitted)
 
     def work(out: Path) -> Result:
-        features_of_all = feature_batches(images.folder)
-        state = method.for_set(read_state(fitted.folder), features_of_all, image_set.kappa)
-
-        def score(features: ImageFeatures) -> Scores:
-            return method.score_images(state, features, image_set.kappa)
-
         every = listed.file(EVERY)
         return Result(
             *write_scores(
                 listed.file(ENTRIES),
                 images.folder,
-                score,
+                scoring.scorer(),
                 vocabulary,
                 out,
                 every if every.is_file() else None,
             )
         )
 
-    recipe = recipe_of(
-        "evaluate",
-        __name__,
-        *method.modules(),
-        inputs={
-            "image-set": listed.digest,
-            "images": images.digest,
-            "vocabulary": vocabulary.digest,
-            "fitted": fitted.digest,
-        },
-        parameters={
-            "method": name,
-            **method.described(),
-            "kappa": image_set.kappa,
-        },
-    )
-    return run_stage(recipe, work)
+    return run_stage(scoring.recipe("evaluate", __name__), work)
 
 
 def write_scores(

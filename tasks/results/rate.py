@@ -63,7 +63,7 @@ def choose_rate(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> O
     recipe = recipe_of(
         "rate",
         __name__,
-        type(method).__module__,
+        *method.modules(),
         inputs={
             "choice": choice.digest,
             "features": digests_of(lesson.stages),
@@ -72,7 +72,7 @@ def choose_rate(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> O
         },
         parameters={
             "method": name,
-            "settings": method.settings.model_dump(mode="json"),
+            **method.described(),
             "held_out": profile.captions.held_out,
             "seed": profile.seed,
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +16,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.backbone import ImageFeatures
-from models.method import Scores
+from models.method import Method, Scores
 from tasks.images.encode import IMAGES, feature_batches
 from tasks.images.image_sets import ENTRIES
 from tasks.methods.state import read_state
-from tasks.workspace import Result, Stage, recipe_of, run_stage
+from tasks.workspace import Recipe, Result, Stage, recipe_of, run_stage
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
@@ -29,6 +30,45 @@ if TYPE_CHECKING:
 SCORES: Final = "scores.parquet"
 SCORES_AT_ONCE: Final = 2**23
 Scorer = Callable[[ImageFeatures], Scores]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A fitted method over one image set: what its scores depend on, and how they are made."""
+
+    method: Method
+    image_set: ImageSet
+    vocabulary: Vocabulary
+    listed: Stage
+    images: Stage
+    fitted: Stage
+
+    def recipe(self, stage: str, module: str) -> Recipe:
+        """Recipe of a stage that scores so; a method's parts (a blend's) count with it."""
+        return recipe_of(
+            stage,
+            module,
+            *self.method.modules(),
+            inputs={
+                "image-set": self.listed.digest,
+                "images": self.images.digest,
+                "vocabulary": self.vocabulary.digest,
+                "fitted": self.fitted.digest,
+            },
+            parameters={
+                "method": self.method.name,
+                **self.method.described(),
+                "kappa": self.image_set.kappa,
+            },
+        )
+
+    def scorer(self) -> Scorer:
+        """Scores by branch of some of the set's images, with the state for this very set."""
+        kappa = self.image_set.kappa
+        state = self.method.for_set(
+            read_state(self.fitted.folder), feature_batches(self.images.folder), kappa
+        )
+        return lambda features: self.method.score_images(state, features, kappa)
 
 
 @task(name="score", cache_policy=NO_CACHE, task_run_name="score {name} {image_set.name}")
@@ -42,19 +82,14 @@ def score(
     fitted: Stage,
 ) -> Stage:
     """Scores of a fitted method on images whose labels are not known."""
-    method = profile.method(name)
+    scoring = Scoring(profile.method(name), image_set, vocabulary, listed, images, fitted)
 
     def work(out: Path) -> Result:
-        features_of_all = feature_batches(images.folder)
-        state = method.for_set(read_state(fitted.folder), features_of_all, image_set.kappa)
-
-        def scorer(features: ImageFeatures) -> Scores:
-            return method.score_images(state, features, image_set.kappa)
-
         scored, unscored = split_rows(pq.read_table(listed.file(ENTRIES)), images.folder)
         shape = (len(vocabulary.classes), scored.num_rows)
         with tempfile.TemporaryDirectory(dir=out) as folder:
-            write_rows(scored, branch_scores(images.folder, scorer, shape, Path(folder)), out)
+            scores = branch_scores(images.folder, scoring.scorer(), shape, Path(folder))
+            write_rows(scored, scores, out)
         counts = {
             "images": scored.num_rows + unscored.num_rows,
             "images/scored": scored.num_rows,
@@ -62,23 +97,7 @@ def score(
         }
         return Result(counts, {})
 
-    recipe = recipe_of(
-        "score",
-        __name__,
-        type(method).__module__,
-        inputs={
-            "image-set": listed.digest,
-            "images": images.digest,
-            "vocabulary": vocabulary.digest,
-            "fitted": fitted.digest,
-        },
-        parameters={
-            "method": name,
-            "settings": method.settings.model_dump(mode="json"),
-            "kappa": image_set.kappa,
-        },
-    )
-    return run_stage(recipe, work)
+    return run_stage(scoring.recipe("score", __name__), work)
 
 
 def scores_of(evaluation: Stage) -> torch.Tensor:
