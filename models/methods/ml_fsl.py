@@ -197,12 +197,22 @@ def propagated(queries: Tensor, supports: Tensor, labels: Tensor, beta: float) -
 
     """
     of_supports = affinities(queries.double(), supports.double(), beta)
-    of_queries = affinities(queries.double(), queries.double(), beta).fill_diagonal_(0)
-    total = of_supports.sum(dim=1, keepdim=True) + of_queries.sum(dim=1, keepdim=True)
-    identity = torch.eye(len(queries), dtype=torch.float64, device=queries.device)
+    among = affinities(queries.double(), queries.double(), beta).fill_diagonal_(0)
+    total = of_supports.sum(dim=1, keepdim=True) + among.sum(dim=1, keepdim=True)
+    among, out = among / total, of_supports.sum(dim=1) / total[:, 0]
     reached = of_supports / total @ labels.double()
-    found: Tensor = torch.linalg.solve(identity - of_queries / total, reached)
-    return found.to(labels.dtype)
+    # queries far from all supports leave I - T_uu nearly singular, and a solver loses all digits;
+    # eliminated as Grassmann, Taksar and Heyman do (1985), nothing is ever subtracted
+    leaving = torch.empty_like(out)
+    for last in range(len(queries) - 1, -1, -1):
+        leaving[last] = among[last, :last].sum() + out[last]
+        passed = among[:last, last] / leaving[last]
+        among[:last, :last] += torch.outer(passed, among[last, :last])
+        out[:last] += passed * out[last]
+        reached[:last] += torch.outer(passed, reached[last])
+    for row in range(len(queries)):
+        reached[row] = (reached[row] + among[row, :row] @ reached[:row]) / leaving[row]
+    return reached.to(labels.dtype)
 
 
 def label_counts(labels: Tensor) -> Tensor:
