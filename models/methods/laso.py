@@ -151,7 +151,24 @@ class SetLearner(Learner):
         return self.settings.learning_rate * min(1.0, done / 3)
 
 
-class LaSOCaptions(Method):
+class Classifier:
+    """What both leave: a linear classifier of global features."""
+
+    def score_images(self, state: State, features: ImageFeatures, kappa: float) -> Scores:
+        """The classifier's logits."""
+        del kappa
+        return {"merged": logits(state, scaled(features.pooled))}
+
+    def class_vectors(self, state: State) -> Mapping[str, Tensor]:
+        """The classifier's weights."""
+        return {"global": state["weight"]}
+
+    def shapes(self, classes: int, dim: int) -> Mapping[str, tuple[int, ...]]:
+        """See `Method.shapes`."""
+        return {"weight": (classes, dim), "bias": (classes,)}
+
+
+class LaSOCaptions(Classifier, Method):
     """Set networks and classifiers learned from pairs of captions; no image is seen.
 
     A classifier's offset between captions and images is the same for every image, so that it ranks
@@ -175,21 +192,8 @@ class LaSOCaptions(Method):
         """See `Method.learner`."""
         return SetLearner(setup, self.settings)
 
-    def score_images(self, state: State, features: ImageFeatures, kappa: float) -> Scores:
-        """The classifier's logits."""
-        del kappa
-        return {"merged": logits(state, scaled(features.pooled))}
 
-    def class_vectors(self, state: State) -> Mapping[str, Tensor]:
-        """The classifier's weights."""
-        return {"global": state["weight"]}
-
-    def shapes(self, classes: int, dim: int) -> Mapping[str, tuple[int, ...]]:
-        """See `Method.shapes`."""
-        return {"weight": (classes, dim), "bias": (classes,)}
-
-
-class LaSO(Method):
+class LaSO(Classifier, Method):
     """Classifiers that learn from labelled images and from unions of pairs of them.
 
     Unions are made by networks that learn from the same images, or learned from captions.
@@ -223,19 +227,6 @@ class LaSO(Method):
         """See `Method.learner`."""
         given = setup.states[LaSOCaptions.name] if self.settings.networks == "captions" else None
         return SetLearner(setup, self.settings, given)
-
-    def score_images(self, state: State, features: ImageFeatures, kappa: float) -> Scores:
-        """The classifier's logits."""
-        del kappa
-        return {"merged": logits(state, scaled(features.pooled))}
-
-    def class_vectors(self, state: State) -> Mapping[str, Tensor]:
-        """The classifier's weights."""
-        return {"global": state["weight"]}
-
-    def shapes(self, classes: int, dim: int) -> Mapping[str, tuple[int, ...]]:
-        """See `Method.shapes`."""
-        return {"weight": (classes, dim), "bias": (classes,)}
 
 
 def logits(state: State, inputs: Tensor) -> Tensor:
