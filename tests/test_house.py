@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -75,6 +76,12 @@ def module_name(path: Path) -> str:
 
 def room_of(name: str) -> str:
     return max((room for room in ROOMS if name == room or name.startswith(f"{room}.")), key=len)
+
+
+def test_every_room_is_in_the_package() -> None:
+    made = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(ROOMS) <= set(made["tool"]["setuptools"]["packages"])
+    assert {room_of(module_name(path)) for path in sources()} == set(ROOMS)
 
 
 def sources() -> list[Path]:
