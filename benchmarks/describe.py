@@ -32,9 +32,9 @@ def scores_of(
 ) -> dict[tuple[str, bool], dict[str, float]]:
     """Scores by image set, and by whether the mean of pictures is moved to the captions'."""
     profile = load_profile(world.profile, {"describe.noise": noise, **settings})
-    lesson = world.lesson(CAPTIONS[-1], "tokens")
+    lesson = world.lesson(CAPTIONS[-1], "sentences")
     assert lesson.choice
-    learned = learn_to_describe.fn(profile, lesson.choice, lesson.features, lambda *_: None)
+    learned = learn_to_describe.fn(profile, lesson.choice, lesson.sentences, lambda *_: None)
     captioner, mean = read_captioner(profile, learned)
     found = {}
     for each in profile.images:

@@ -12,15 +12,17 @@ from flows.command import add_profile, run_command
 from flows.corpus import label_files
 from flows.doors import check_captions, check_model
 from flows.fit import encode_captions
+from tasks.backbone.loading import why_not_causal
 from tasks.captions.choose import choose_captions
 from tasks.describe.describe import RESULTS, describe_pictures
 from tasks.describe.learn import learn_to_describe
 from tasks.describe.references import read_references
 from tasks.errors import InputError
 from tasks.images.encode import encode_files
-from tasks.images.folders import files_of
+from tasks.labels.vocabulary import Vocabulary
 from tasks.profile import Profile, load_profile
 from tasks.results import track
+from tasks.serving.predict import check_prediction
 from tasks.workspace import write_whole
 from tasks.world.files import make_world
 
@@ -46,11 +48,8 @@ def describe(
         `page`, the path of the page, and scores where there are references.
 
     """
-    chosen = make_world(load_profile(profile, settings))
-    vocabulary = check_captions(chosen)
-    folder = Path(pictures).absolute()
-    files = check_pictures(folder)
-    said = read_references(Path(references)) if references else {}
+    chosen, folder = make_world(load_profile(profile, settings)), Path(pictures).absolute()
+    vocabulary, files, said = check_inputs(chosen, folder, references)
     done = label_files(chosen)
     choice = choose_captions(
         chosen, vocabulary, [corpus for _, corpus, _ in done], [labels for *_, labels in done]
@@ -59,7 +58,7 @@ def describe(
         learned = learn_to_describe(
             chosen,
             choice,
-            encode_captions(chosen, choice),
+            encode_captions(chosen, choice, "sentences"),
             lambda epoch, figures: run.metrics(figures, epoch),
         )
         found = describe_pictures(
@@ -77,12 +76,26 @@ def describe(
     return {"page": str(page), **found.figures}
 
 
-def check_pictures(folder: Path) -> list[str]:
-    """Files of a folder to be described, looked at before any work starts."""
-    files = files_of(folder).pictures
-    if not files:
-        raise InputError(f"{folder}: no pictures in it")
-    return files
+def check_inputs(
+    profile: Profile, folder: Path, references: str | None
+) -> tuple[Vocabulary, list[str], dict[str, list[str]]]:
+    """The vocabulary, the folder's pictures and people's captions, looked at before any work.
+
+    Raises:
+        InputError: one of them, or the model, is not what it must be.
+
+    """
+    files = check_prediction(str(folder), None)
+    said = read_references(Path(references)) if references else {}
+    model = profile.backbone.model
+    reason = why_not_causal(model)
+    if reason:
+        raise InputError(
+            f"field 'backbone.model': the decoder says CLIP's own tokens, and {model} has a text "
+            f"tower {reason}; expected a model such as RN50-quickgelu"
+        )
+    check_model(profile)
+    return check_captions(profile), files, said
 
 
 def main() -> None:
@@ -99,11 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def check(profile: Profile) -> None:
-        check_pictures(Path(arguments.pictures).absolute())
-        if arguments.references:
-            read_references(Path(arguments.references))
-        check_model(profile)
-        check_captions(profile)
+        check_inputs(profile, Path(arguments.pictures).absolute(), arguments.references)
 
     def run(profile: str, settings: dict[str, Any]) -> dict[str, Any]:
         return describe(arguments.pictures, profile, settings, arguments.references, arguments.out)

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.noise import noisy
+
 PAD = -1
 """In place of a token where a caption has ended."""
-
-
 GROUPS = 4
 """Parts of a batch, by length."""
 
 
 @dataclass(frozen=True)
-class SentenceBatch:
+class TextBatch:
     """B captions to be said, each from its own vector."""
 
     features: Tensor
@@ -42,15 +42,12 @@ class Said:
     """Mean over its tokens, EOT included."""
 
 
-def noisy(features: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+def turned(features: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Unit vectors [B, d] plus N(0, ε² I) with ε √d = `noise`, on the unit sphere again.
 
     CapDec's ε² = 0.016 at d = 640 is a noise of 3.2, a cosine of about 0.3 at any d.
     """
-    if not noise:
-        return features
-    drawn = torch.randn(features.shape, generator=generator).to(features.device)
-    return F.normalize(features + drawn * noise / math.sqrt(features.shape[-1]), dim=-1)
+    return F.normalize(noisy(features, 1 / math.hypot(1, noise), generator), dim=-1)
 
 
 class Captioner(nn.Module):
@@ -95,7 +92,7 @@ class Captioner(nn.Module):
             self.norm = nn.LayerNorm(width)
             nn.init.normal_(self.words.weight, std=0.02)
 
-    def loss(self, batch: SentenceBatch) -> Tensor:
+    def loss(self, batch: TextBatch) -> Tensor:
         """Mean cross-entropy of each next token, EOT's too, given those before and the vector."""
         lengths = (batch.tokens != PAD).sum(dim=1)
         # captions of like lengths together, so that little is computed behind their ends

@@ -216,7 +216,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
             fitted = str(outcome.fitted["tai-dpt"].folder)
             choice = outcome.choice
             assert choice
-            learned = learn_to_describe.fn(profile, choice, outcome.features, lambda *_: None)
+            learned = learn_to_describe.fn(profile, choice, outcome.sentences, lambda *_: None)
             pictures = ROOT / "tests" / "small" / "images"
             encoded = encode_files(profile, pictures, files_of(pictures).pictures[:2])
             describe_pictures.fn(profile, pictures, encoded, learned, {})

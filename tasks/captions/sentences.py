@@ -114,21 +114,17 @@ def _encoded(tokens: Path, backbone: Backbone, dtype: StoreDtype, name: str) -> 
     return found
 
 
-class CaptionSentences:
-    """Vectors of the chosen captions, memory-mapped: a batch copies its own."""
+class SentenceVectors:
+    """Vectors of finished partitions' captions, memory-mapped: rows are copied when asked for."""
 
-    def __init__(self, choice: Path, folders: Sequence[Path], classes: Sequence[str]) -> None:
-        self._labels = Labels(choice, classes)
+    def __init__(self, folders: Sequence[Path]) -> None:
         mapped = [arrow.read_rows(folder / SENTENCES) for folder in folders]
         self._features: list[Any] = [arrow.matrix_of(each.rows["global"]) for each in mapped]
         self._kind: torch.dtype = getattr(torch, mapped[0].metadata["dtype"])
         self._ends = np.cumsum([len(features) for features in self._features])
 
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def batch(self, rows: torch.Tensor, device: torch.device) -> SentenceBatch:
-        """See `models.examples.Examples.batch`."""
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """[B, d] float32, L2-normalised, of the captions `rows` [B]."""
         wanted = rows.numpy()
         one = self._features[0]
         found = np.empty((len(wanted), one.shape[1]), one.dtype)
@@ -138,6 +134,19 @@ class CaptionSentences:
             first = self._ends[number] - len(self._features[number])
             found[here] = self._features[number][wanted[here] - first]
         # rounding has left them a little off unit length
-        stored = torch.from_numpy(found).view(self._kind).to(device)
-        unit = F.normalize(stored.float(), dim=-1)
-        return SentenceBatch(unit, self._labels.of(wanted).to(device))
+        return F.normalize(torch.from_numpy(found).view(self._kind).float(), dim=-1)
+
+
+class CaptionSentences:
+    """Vectors and labels of the chosen captions."""
+
+    def __init__(self, choice: Path, folders: Sequence[Path], classes: Sequence[str]) -> None:
+        self._labels, self._vectors = Labels(choice, classes), SentenceVectors(folders)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def batch(self, rows: torch.Tensor, device: torch.device) -> SentenceBatch:
+        """See `models.examples.Examples.batch`."""
+        labels = self._labels.of(rows.numpy())
+        return SentenceBatch(self._vectors(rows).to(device), labels.to(device))

@@ -8,8 +8,6 @@ rejects.csv        file, reason: pictures that cannot be read
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -32,6 +30,7 @@ from tasks.images.encode import IMAGES, REJECTS, feature_batches
 from tasks.pages import heatmaps
 from tasks.progress import Progress
 from tasks.results.caption_scores import caption_scores
+from tasks.results.tags import csv_text
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
 
 if TYPE_CHECKING:
@@ -113,11 +112,11 @@ def write_captions(
     )
     pq.write_table(table, out / CAPTIONS, compression="zstd")
     rows = list(zip(files, texts, strict=True))
-    write_whole(out / "captions.csv", _csv(("file", "text"), rows))
+    write_whole(out / "captions.csv", csv_text(("file", "text"), rows))
     coco = [{"image_id": file, "caption": text} for file, text in rows]
     write_whole(out / "captions.json", json.dumps(coco, ensure_ascii=False, indent=1) + "\n")
     bad = [(row["file"], row["reason"]) for row in rejects]
-    write_whole(out / "rejects.csv", _csv(("file", "reason"), bad))
+    write_whole(out / "rejects.csv", csv_text(("file", "reason"), bad))
     known = [(text, references[file]) for file, text in rows if references.get(file)]
     scores = caption_scores(*map(list, zip(*known, strict=True))) if known else {}
     page = pages.render(
@@ -173,11 +172,3 @@ def say_all(captioner: Captioner, vectors: torch.Tensor, beam: int) -> list[Said
 def text_of(backbone: Backbone, said: Said) -> str:
     """A caption's text: CLIP's tokens are lower case, with a blank before each sign."""
     return BEFORE_SIGN.sub("", backbone.decode(said.tokens)).strip()
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(header)
-    writer.writerows(rows)
-    return table.getvalue()

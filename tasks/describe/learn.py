@@ -12,12 +12,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from safetensors.torch import load_file, save_file
 
-from models.captioner import Captioner, SentenceBatch, noisy
+from models.captioner import Captioner, TextBatch, turned
 from models.method import Learner, State, TrainedSettings
 from tasks.backbone.loading import device_of, load
 from tasks.captions.choose import templates_in
-from tasks.describe.sentences import Sentences
-from tasks.errors import InputError
+from tasks.captions.sentences import SentenceVectors
+from tasks.describe.texts import Texts
 from tasks.methods.fit import HISTORY, split_captions
 from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
@@ -43,10 +43,10 @@ class DescribeLearner(Learner):
         super().__init__(TrainedSettings(**chosen))
         self.captioner, self._noise, self._mean = captioner, settings.noise, mean
 
-    def loss(self, batch: SentenceBatch, generator: torch.Generator) -> torch.Tensor:
+    def loss(self, batch: TextBatch, generator: torch.Generator) -> torch.Tensor:
         """See `Learner.loss`."""
-        turned = noisy(batch.features, self._noise, generator)
-        return self.captioner.loss(SentenceBatch(turned, batch.tokens))
+        features = turned(batch.features, self._noise, generator)
+        return self.captioner.loss(TextBatch(features, batch.tokens))
 
     def state(self) -> State:
         """The decoder's parameters, the ids that it can say, and the captions' mean vector."""
@@ -68,36 +68,27 @@ class DescribeLearner(Learner):
 
 @task(name="captioner", cache_policy=NO_CACHE)
 def learn_to_describe(
-    profile: Profile, choice: Stage, features: Sequence[Stage], on_epoch: OnEpoch
+    profile: Profile, choice: Stage, sentences: Sequence[Stage], on_epoch: OnEpoch
 ) -> Stage:
-    """The decoder's parameters; `on_epoch` hears of each epoch once.
-
-    Raises:
-        InputError: the captions' features are not stored.
-
-    """
-    if not features:
-        raise InputError(
-            "field 'captions.store_gb': describing needs the captions' features stored; allow "
-            "more, or choose fewer captions with captions.per_image"
-        )
+    """The decoder's parameters, from sentences stages; `on_epoch` hears of each epoch once."""
 
     def work(out: Path) -> Result:
         backbone = load(profile).backbone
-        sentences = Sentences(choice.folder, [stage.folder for stage in features], backbone.starts)
+        vectors = SentenceVectors([stage.folder for stage in sentences])
+        texts = Texts(choice.folder, vectors, backbone.starts)
         rows, held_out = split_captions(
-            len(sentences), templates_in(choice), profile.captions, profile.seed
+            len(texts), templates_in(choice), profile.captions, profile.seed
         )
         # sentences such as "a photo of a dog." are nobody's captions
-        rows = rows[rows < len(sentences) - templates_in(choice)]
-        mean = sentences.vectors(rows).mean(dim=0)
+        rows = rows[rows < len(texts) - templates_in(choice)]
+        mean = vectors(rows).mean(dim=0)
         captioner = new_captioner(
-            profile.describe, sentences.ids, backbone.dim, sentences.longest, profile.seed
+            profile.describe, texts.ids, backbone.dim, texts.longest, profile.seed
         ).to(backbone.device)
         learner = DescribeLearner(captioner, profile.describe, mean)
         state, history, figures = train(
             learner,
-            sentences,
+            texts,
             rows,
             out,
             seed=profile.seed,
@@ -112,14 +103,14 @@ def learn_to_describe(
             "captions": len(rows),
             "captions/held_out": len(held_out),
             "tokens": len(captioner.ids),
-            "longest": sentences.longest,
+            "longest": texts.longest,
         }
         return Result(counts, figures)
 
     recipe = recipe_of(
         "captioner",
         __name__,
-        inputs={"choice": choice.digest, "features": digests_of(features)},
+        inputs={"choice": choice.digest, "sentences": digests_of(sentences)},
         parameters={
             "settings": profile.describe.model_dump(exclude={"beam", "centred"}),
             "held_out": profile.captions.held_out,

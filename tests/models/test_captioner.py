@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.captioner import PAD, Captioner, SentenceBatch, noisy, padded
+from models.captioner import PAD, Captioner, TextBatch, padded, turned
 
 IDS = torch.tensor([3, 7, 20, 31, 49407])
 END = len(IDS) - 1
@@ -58,7 +58,7 @@ def test_the_loss_is_the_mean_over_tokens_of_their_log_chances() -> None:
     assert tokens.shape == (3, 4)
     assert tokens[1].tolist() == [7, 49407, PAD, PAD]
     features = vectors(3)
-    found = made.loss(SentenceBatch(features, tokens))
+    found = made.loss(TextBatch(features, tokens))
     each = [log_chances(made, one, words) for one, words in zip(features, captions, strict=True)]
     torch.testing.assert_close(found, -torch.cat(each).mean())
     found.backward()
@@ -109,10 +109,10 @@ def test_what_is_said_does_not_depend_on_what_else_is_asked() -> None:
 def test_noise_is_an_angle_whatever_the_width() -> None:
     for dim in (64, 640, 1024):
         unit = F.normalize(torch.randn(4000, dim, generator=torch.manual_seed(0)), dim=-1)
-        turned = noisy(unit, 3.2, torch.Generator().manual_seed(1))
-        torch.testing.assert_close(turned.norm(dim=-1), torch.ones(4000))
-        cosine = (unit * turned).sum(dim=-1).mean()
+        found = turned(unit, 3.2, torch.Generator().manual_seed(1))
+        torch.testing.assert_close(found.norm(dim=-1), torch.ones(4000))
+        cosine = (unit * found).sum(dim=-1).mean()
         assert float(cosine) == pytest.approx(1 / math.sqrt(1 + 3.2**2), abs=0.01)
     same = torch.Generator().manual_seed(1)
-    assert noisy(unit, 3.2, same).equal(turned)
-    assert noisy(unit, 0.0, same) is unit
+    assert turned(unit, 3.2, same).equal(found)
+    torch.testing.assert_close(turned(unit, 0.0, same), unit)

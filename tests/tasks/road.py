@@ -42,10 +42,13 @@ def choose(profile: Profile) -> tuple[list[Stage], list[Stage], Stage]:
     return corpora, labels, choose_captions.fn(profile, vocabulary, corpora, labels)
 
 
-def encode_all(profile: Profile, choice: Stage) -> list[Stage]:
-    """Features of chosen captions by partition."""
-    parts = stored_partitions(profile, choice)
-    return [encode_partition.fn(profile, choice, part) for part in parts]
+def encode_all(profile: Profile, choice: Stage, reads: Reads = "tokens") -> list[Stage]:
+    """Features of chosen captions by partition, as methods read them."""
+    if reads == "tokens":
+        parts = stored_partitions(profile, choice)
+        return [encode_partition.fn(profile, choice, part) for part in parts]
+    stage = {"phrases": encode_phrases, "sentences": encode_sentences}[reads]
+    return [stage.fn(profile, choice, part) for part in choice.figures["store_bytes"]]
 
 
 def whole_run(profile: Profile) -> Outcome:
@@ -53,12 +56,7 @@ def whole_run(profile: Profile) -> Outcome:
     vocabulary = check(profile)
     corpora, labels, choice = choose(profile)
     reads_of = {profile.method(name).reads for name in profile.run if _reads(profile, name)}
-    features = tuple(encode_all(profile, choice)) if "tokens" in reads_of else ()
-    parts = list(choice.figures["store_bytes"])
-    encoded_as: dict[Reads, tuple[Stage, ...]] = {"tokens": features}
-    for reads, stage in (("phrases", encode_phrases), ("sentences", encode_sentences)):
-        if reads in reads_of:
-            encoded_as[reads] = tuple(stage.fn(profile, choice, part) for part in parts)
+    encoded_as = {reads: tuple(encode_all(profile, choice, reads)) for reads in reads_of}
     encoded = {}
     for each in profile.image_sets:
         listed = list_images.fn(profile, vocabulary, each)
@@ -108,7 +106,7 @@ def whole_run(profile: Profile) -> Outcome:
         corpora=tuple(corpora),
         labels=tuple(labels),
         choice=choice,
-        features=features,
+        features=encoded_as.get("tokens", ()),
         phrases=encoded_as.get("phrases", ()),
         sentences=encoded_as.get("sentences", ()),
         fitted=fitted,

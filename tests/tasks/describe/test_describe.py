@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from tasks.backbone.loading import load
+from tasks.captions.sentences import SentenceVectors
 from tasks.corpus.ingest import CORPUS, ingest_captions
 from tasks.describe import describe
 from tasks.describe.learn import learn_to_describe, read_captioner
 from tasks.describe.references import read_references
-from tasks.describe.sentences import Sentences
+from tasks.describe.texts import Texts
 from tasks.errors import InputError
 from tasks.images.encode import encode_files
 from tasks.methods.fit import split_captions
@@ -45,7 +46,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Stage, lis
         patch.setenv("TAI_HOME", str(tmp_path_factory.mktemp("home")))
         profile = load_profile("tests/small/small.toml", SETTINGS)
         *_, choice = choose(profile)
-        features = encode_all(profile, choice)
+        features = encode_all(profile, choice, "sentences")
         heard: list[int] = []
         learned = learn_to_describe.fn(
             profile, choice, features, lambda epoch, _: heard.append(epoch)
@@ -61,16 +62,17 @@ def test_captions_are_said_back_from_their_own_vectors(
 ) -> None:
     profile, choice, features, learned = small
     backbone = load(profile).backbone
-    sentences = Sentences(choice.folder, [stage.folder for stage in features], backbone.starts)
-    rows, _ = split_captions(len(sentences), 0, profile.captions, profile.seed)
+    vectors = SentenceVectors([stage.folder for stage in features])
+    texts = Texts(choice.folder, vectors, backbone.starts)
+    rows, _ = split_captions(len(texts), 0, profile.captions, profile.seed)
     assert len(rows) == learned.counts["captions"] == 16
     captioner, mean = read_captioner(profile, learned)
-    torch.testing.assert_close(mean, sentences.vectors(rows).mean(dim=0))
-    said = describe.say_all(captioner, sentences.vectors(rows), beam=3)
+    torch.testing.assert_close(mean, vectors(rows).mean(dim=0))
+    said = describe.say_all(captioner, vectors(rows), beam=3)
     parts = sorted(choice.folder.glob("part-*.parquet"))
-    texts = pa.concat_tables([pq.read_table(part) for part in parts])["text"].to_pylist()
+    written = pa.concat_tables([pq.read_table(part) for part in parts])["text"].to_pylist()
     pairs = [
-        (describe.text_of(backbone, one), texts[row])
+        (describe.text_of(backbone, one), written[row])
         for one, row in zip(said, rows.tolist(), strict=True)
     ]
     right = [ours for ours, text in pairs if ours == text.lower().replace(" .", ".")]
