@@ -1,6 +1,7 @@
 """The house: imports go one way, nobody names a method, keys tell the whole truth."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -330,7 +331,7 @@ def test_an_upside_down_classifier_is_noticed_at_once(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=tmp_path,
-            env={"TAI_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path), "PATH": "/bin"},
+            env=os.environ | {"TAI_HOME": str(tmp_path / "home"), "PYTHONPATH": str(tmp_path)},
             capture_output=True,
             text=True,
             check=True,

@@ -53,7 +53,7 @@ def scikit(
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     images=st.integers(1, 40), seed=st.integers(0, 9999), levels=st.sampled_from([None, 2, 1, 0])
 )
@@ -87,7 +87,7 @@ def test_scores_without_order_are_refused() -> None:
         average_precisions(torch.tensor([[float("nan")]]), torch.tensor([[1]]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images=st.integers(2, 30), seed=st.integers(0, 999), levels=st.sampled_from([None, 1]))
 def test_a_weight_counts_an_image_that_often(images: int, seed: int, levels: int | None) -> None:
     scores, labels = made(images, 3, seed, levels=levels)
@@ -125,7 +125,7 @@ def test_the_interval_is_the_middle_95_percent_around_the_estimate() -> None:
     assert interval(torch.arange(201).float(), 90.0) == pytest.approx((-5.0, 185.0))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images=st.integers(2, 30), seed=st.integers(0, 999))
 def test_f1_is_scikit_learns(images: int, seed: int) -> None:
     scores, labels = made(images, 4, seed)
@@ -158,7 +158,7 @@ def test_top_decisions() -> None:
     assert top_decisions(scores, 9).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images=st.integers(2, 30), seed=st.integers(0, 999), levels=st.sampled_from([None, 1]))
 def test_precision_at_recall_is_the_best_of_scikit_learns_curve(
     images: int, seed: int, levels: int | None
@@ -178,7 +178,7 @@ def test_precision_at_recall_is_the_best_of_scikit_learns_curve(
     assert found.tolist() == pytest.approx(expected.tolist())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images=st.integers(1, 20), seed=st.integers(0, 999), levels=st.sampled_from([None, 1, 0]))
 def test_no_threshold_has_a_higher_f1(images: int, seed: int, levels: int | None) -> None:
     scores, labels = made(images, 3, seed, levels=levels)

@@ -23,7 +23,7 @@ BACKBONE = TOWERS[0]
 NAMES = ["dog", "dining table", "dining room", "fire_hydrant", "hand-made wooden toy train set"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     tower=st.sampled_from(TOWERS),
     contexts=st.integers(1, 8),

@@ -45,7 +45,7 @@ def test_scores_are_the_sums_they_stand_for() -> None:
     torch.testing.assert_close(merged_scores(of_global, of_local), 0.5 * of_global + 0.5 * of_local)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     is_projected=st.booleans(),
@@ -72,7 +72,7 @@ def test_packed_scores_are_the_padded_ones(
     torch.testing.assert_close(of_found, of_expected)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 5), classes=st.integers(1, 6), seed=st.integers(0, 99))
 def test_ranking_loss_is_the_sum_over_pairs(rows: int, classes: int, seed: int) -> None:
     scores, labels = normal(rows, classes, seed=seed), normal(rows, classes, seed=seed + 1) > 0.3

@@ -64,7 +64,7 @@ def test_every_image_is_drawn_as_often_as_its_weight_says() -> None:
     assert float(weights.max()) < 2.5 * 90 / 20
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     images=st.integers(1, 40),
     count=st.integers(1, 50),

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from flows.doors import check, check_captions
 from models.method import Reads
@@ -129,11 +130,18 @@ def tagged(profile: Profile, outcome: Outcome) -> Outcome:
     return replace(decided, tags=tags)
 
 
-if __name__ == "__main__":
+def digests() -> dict[str, Any]:
+    """Digests of all stages of a small run, and whether any was made just now."""
     # the trained method first, so that a kill in the fit stage hits a training
     settings = {"methods.tai-dpt.epochs": 2, "methods.tai-dpt.batch": 16}
     settings |= {"run": ["tai-dpt", "zero-shot"]}
     small = load_profile("tests/small/small.toml", settings)
     whole = [stage for _, stage in whole_run(small).all()]
-    digests = {f"{stage.name}/{stage.key}": stage.digest for stage in whole}
-    print(json.dumps({"digests": digests, "fresh": any(stage.fresh for stage in whole)}))
+    return {
+        "digests": {f"{stage.name}/{stage.key}": stage.digest for stage in whole},
+        "fresh": any(stage.fresh for stage in whole),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(digests()))

@@ -134,7 +134,6 @@ def test_found_again_by_its_key_it_is_looked_at_too() -> None:
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -81,7 +81,7 @@ def test_a_full_size_step_is_the_plain_one(model: str) -> None:
     assert gap < 1e-4
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     contexts=st.integers(1, 8),
     words=st.lists(st.integers(1, 4), min_size=1, max_size=6),

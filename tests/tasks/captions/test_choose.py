@@ -61,7 +61,7 @@ def capped(files: list[list[list[str]]], cap: int) -> list[str]:
     return kept
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(files=FILES, cap=st.integers(1, 4))
 def test_of_each_rarest_class_the_first_ones_are_kept(
     files: list[list[list[str]]], cap: int, tmp_path_factory: pytest.TempPathFactory

@@ -65,7 +65,7 @@ def read_of(sentences: list[list[str]]) -> list[list[str]]:
     return found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(captions=st.lists(st.lists(SENTENCES, min_size=1, max_size=4), min_size=1, max_size=5))
 def test_every_label_is_of_a_word_that_the_tower_reads(captions: list[list[list[str]]]) -> None:
     rows = [captioned(sentences, f"c{n}") for n, sentences in enumerate(captions)]

@@ -41,7 +41,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     text=st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=12).map("".join)).filter(
         lambda text: not any(unicodedata.category(c) in ("Cc", "Cs") for c in text)

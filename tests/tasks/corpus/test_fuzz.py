@@ -24,7 +24,7 @@ TEXTS = st.one_of(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(texts=st.lists(TEXTS, min_size=5, max_size=40))
 def test_any_caption_is_kept_or_rejected_and_spans_fit(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
@@ -55,7 +55,7 @@ WHOLE = {
 }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(sorted(WHOLE)),
     at=st.integers(0, 200),
@@ -96,7 +96,7 @@ def test_any_file_is_read_or_refused_in_a_sentence(
 SIGNS = st.text(alphabet='ab *[]|._+,"\n\u00e9\x00', max_size=60)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode), SIGNS))
 def test_any_vocabulary_is_loaded_or_refused_in_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, content: bytes | str

@@ -213,7 +213,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(lines=st.lists(LINES, max_size=12))
 def test_every_line_is_kept_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
@@ -270,7 +270,7 @@ def read_through(path: Path, form: Any) -> tuple[list[Any], list[str]]:
     return found, images
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(items=ITEMS, spoil=st.one_of(st.none(), st.binary(max_size=6)), at=st.integers(0, 12))
 def test_the_fast_way_reads_what_the_careful_one_reads(
     tmp_path_factory: pytest.TempPathFactory, items: list[Any], spoil: bytes | None, at: int
@@ -376,7 +376,7 @@ def plain_way(items: list[Any], form: str) -> tuple[list[Any], list[Any]]:
     return captions, sorted(rejects)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(items=ANNOTATIONS, form=st.sampled_from(["coco", "narratives"]), batch=st.integers(1, 20))
 def test_captions_are_those_that_a_plain_loop_keeps(
     tmp_path_factory: pytest.TempPathFactory, items: list[Any], form: str, batch: int

@@ -261,7 +261,7 @@ ENCODINGS = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     texts=st.lists(
         st.lists(
@@ -313,7 +313,7 @@ def test_dialects_are_found_out(
     assert counts["lines/read"] == len(wanted) + has_header
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     marks=st.lists(st.sampled_from(["", '"', '""', "'", '"x"', 'a "']), min_size=3, max_size=80),
     at=st.sampled_from(["before", "within", "behind"]),
@@ -390,7 +390,7 @@ WAYS = st.sampled_from(["plain", "float", "text", "float text"])
 IDS = st.one_of(st.integers(0, 3), st.integers(10**20, 10**20 + 3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     ids=st.lists(
         st.tuples(IDS, st.sampled_from(["plain", "float", "text", "float text"])),

@@ -171,7 +171,7 @@ FILES = ("a.jpg", "sub/b c.png", "sub/deep/\u72d7.webp")
 CLASSES = st.sampled_from(["dog", "hot dog", "tv, flat", "Caf\u00e9", "\u72d7"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.tuples(st.sampled_from(FILES), st.lists(CLASSES, max_size=3)), min_size=1),
     delimiter=st.sampled_from(",;\t|"),

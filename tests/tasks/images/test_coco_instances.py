@@ -24,7 +24,7 @@ def written(value: int, way: str) -> Any:
     return f" {value}" if way == "text" else value
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     images=st.lists(IDS, min_size=1, max_size=6, unique=True),
     found=st.lists(st.tuples(IDS, st.integers(0, 6)), min_size=1, max_size=12),

@@ -194,7 +194,7 @@ def test_thumbnails_are_upright_and_on_white(tmp_path: Path) -> None:
     assert shown[1].convert("L").getextrema()[0] > 250
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(WRITTEN)), st.integers(0, 2**32))
 def test_no_spoiled_picture_gets_past_the_decoder(form: str, seed: int) -> None:
     found = decode(spoil(written(form), random.Random(seed)))

@@ -18,7 +18,7 @@ def matched(vocabulary: Vocabulary, *classes: str) -> tuple[tuple[str, ...], Nam
     return names.match([ImageEntry("1", "1.jpg", classes)])[0].classes, names
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     label=st.sampled_from(COCO.classes),
     case=st.sampled_from([str.upper, str.title, str.capitalize, str.lower]),

@@ -43,7 +43,7 @@ def label_matrices(draw: st.DrawFn) -> tuple[torch.Tensor, int]:
 
 
 @given(label_matrices(), st.integers(0, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_shots_are_at_least_so_many_and_none_too_many(
     found: tuple[torch.Tensor, int], seed: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_a_novel_class_that_is_none_is_named(novel: Any, told: str) -> None:
 
 
 @given(label_matrices(), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_novel_labels_are_known_on_the_shots_alone(
     found: tuple[torch.Tensor, int], base: bool
 ) -> None:
@@ -144,7 +144,7 @@ def test_novel_labels_are_known_on_the_shots_alone(
 
 
 @given(label_matrices())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_listing_holds_any_labels(found: tuple[torch.Tensor, int]) -> None:
     labels, _ = found
     classes = NAMES[: labels.shape[1]]

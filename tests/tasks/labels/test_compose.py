@@ -54,7 +54,7 @@ def test_from_the_vocabulary_alone_every_class_is_topped_up(name: str, tmp_path:
 WORDS = st.sampled_from(["dog", "hot dog", "wall", "photo", "a", "corner", "skis", "glass of wine"])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(WORDS, min_size=1, max_size=6, unique=True), st.lists(WORDS, max_size=3))
 def test_whatever_the_words_each_class_has_enough_or_is_told(
     tmp_path_factory: pytest.TempPathFactory, classes: list[str], traps: list[str]

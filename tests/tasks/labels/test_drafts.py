@@ -131,7 +131,7 @@ def test_an_odd_list_makes_a_draft_that_loads(tmp_path: Path) -> None:
     assert load_vocabulary(tmp_path / "mine.csv").classes == tuple(found.synonyms)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(content=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode), ODD_LISTS))
 def test_any_list_makes_a_vocabulary_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

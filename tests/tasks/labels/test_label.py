@@ -263,7 +263,7 @@ def brute_force(forms: list[dict[str, Any]], text: str) -> tuple[set[int], set[t
     return classes, {(first, last) for first, last, _ in standing}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     phrases=st.lists(ROWS, min_size=1, max_size=6, unique=True),
     texts=st.lists(
@@ -303,7 +303,7 @@ def test_labels_are_those_of_a_word_by_word_matcher(
 ODD = st.text(alphabet="ab \u00e9\u0130\u4e2d1,.-'\u2019_\"!\u00a0\u0301\U0001f415", max_size=24)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(texts=st.lists(ODD, min_size=20, max_size=60))
 def test_plain_captions_fall_into_the_same_tokens_as_by_the_pattern(texts: list[str]) -> None:
     with duckdb.connect() as connection:

@@ -180,7 +180,7 @@ def test_traps_function_words_and_what_is_taken_are_not_missed(tmp_path: Path) -
 WORDS = st.lists(st.sampled_from(["cat", "a", "red", "cats", "sofa", ".", "dog's", "ⵣ", "12"]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(texts=st.lists(WORDS.map(" ".join), min_size=1, max_size=12))
 def test_counts_are_those_of_looking_at_each_caption(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]

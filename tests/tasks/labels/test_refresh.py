@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 COUNTS = st.dictionaries(st.sampled_from("abcde"), st.integers(0, 50), max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(one=COUNTS, other=COUNTS)
 def test_drift_is_scipys_jensen_shannon_distance(
     one: dict[str, int], other: dict[str, int]

@@ -25,7 +25,7 @@ CLASSES = ["cat", "dog", "bus"]
 SETS = st.sets(st.sampled_from(CLASSES))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     captions=st.lists(st.tuples(st.sampled_from("123"), SETS), max_size=12),
     objects=st.dictionaries(st.sampled_from("12"), SETS, min_size=1),

@@ -49,7 +49,7 @@ def test_thresholds_survive_another_mean_and_scale() -> None:
     assert quality.overall == pytest.approx(f1_scores(scores > 3.0, labels).overall, abs=0.5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(images=st.integers(10, 40), seed=st.integers(0, 99), rate=st.floats(0, 1))
 def test_as_large_a_share_lies_above_as_is_asked_for(images: int, seed: int, rate: float) -> None:
     scores = torch.randn(images, 3, generator=torch.Generator().manual_seed(seed))
