@@ -1,8 +1,8 @@
--- refused: one row per record that is no caption by itself, in file order, with the reason.
+-- refused: one row per record that is no caption by itself, in file order (kept by DuckDB), with
+-- the reason.
 select
     position,
     item,
     reason
 from judged
 where reason is not null
-order by position, item

@@ -1,4 +1,5 @@
--- taken: one row per record that is a caption as far as it shows by itself, in file order.
+-- taken: one row per record that is a caption as far as it shows by itself, in file order,
+-- which DuckDB keeps (preserve_insertion_order).
 select
     caption_id,
     $source as source,
@@ -10,4 +11,3 @@ select
     item
 from judged
 where reason is null
-order by position, item

@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 
 LONGEST: Final = 40_000
 BLANK: Final = ord(" ")
-# printable ASCII goes on so far behind the blank
-PRINTABLE: Final = ord("~") - BLANK
+PRINTED: Final = ord("~")
+"""The last printable sign of ASCII."""
 CONTROLS: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 BEYOND_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -108,10 +108,11 @@ def _odd_rows(column: pa.Array) -> npt.NDArray[np.int64]:
     signs = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
     bounds = offsets - offsets[0]
     is_blank = signs == BLANK
-    is_odd = (signs - np.uint8(BLANK)) > PRINTABLE
-    is_odd |= (signs == ord("&")) | (signs == ord("<"))
-    is_odd[1:] |= is_blank[1:] & is_blank[:-1]
-    rows = np.searchsorted(bounds, np.flatnonzero(is_odd), side="right") - 1
+    found = [np.flatnonzero(is_blank[1:] & is_blank[:-1])]
+    found += [np.flatnonzero(signs == ord(sign)) for sign in "&<"]
+    if len(signs) and not BLANK <= signs.min() <= signs.max() <= PRINTED:
+        found.append(np.flatnonzero((signs < BLANK) | (signs > PRINTED)))
+    rows = np.searchsorted(bounds, np.concatenate(found), side="right") - 1
     filled = np.flatnonzero(np.diff(bounds))
     at_edge = is_blank[bounds[filled]] | is_blank[bounds[filled + 1] - 1]
     empty = np.flatnonzero(np.diff(bounds) == 0)

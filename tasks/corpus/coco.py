@@ -102,18 +102,18 @@ def _record(position: int, item: Any) -> list[Record]:
     return record_of(position, native, image, item.get("caption"))
 
 
-def _image_ids(piece: Piece) -> list[str]:
+def _image_ids(piece: Piece) -> pa.Array:
     """Ids of a COCO file's images, as captions' are compared with them."""
-    items = [item for item in piece.items if isinstance(item, dict) and "id" in item]
-    if any(type(item["id"]) is float for item in items):
-        items = [item for item in piece.exact if isinstance(item, dict) and "id" in item]
-    found = ids([item["id"] for item in items])
+    try:
+        found = ids([item["id"] for item in piece.items])
+    except (KeyError, TypeError, IndexError):
+        found = None
     if found is not None:
-        strings_: list[str] = found.to_pylist()
-        return strings_
+        return found
     # an image whose id is none has no caption either
+    items = (item for item in piece.exact if isinstance(item, dict) and "id" in item)
     named = (id_of(item["id"]) for item in items)
-    return [one for one in named if one is not None and one.isprintable()]
+    return pa.array([one for one in named if one is not None and one.isprintable()], pa.string())
 
 
 def _check_annotation(path: Path, item: Any) -> None:

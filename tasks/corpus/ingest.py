@@ -269,9 +269,9 @@ def _judge(
             ids.frombytes(_rows(connection, "ids")["id_hash"].to_numpy().tobytes())
             for rows in _with_raw(_rows(connection, "refused"), batch):
                 refused.write_table(rows)
-            shown = [image for block in batch for image in block.images]
-            if shown:
-                images.write_table(pa.table({"image_id": pa.array(shown, pa.string())}))
+            shown = pa.concat_arrays([block.images for block in batch])
+            if len(shown):
+                images.write_table(pa.table({"image_id": shown}))
 
         writing: Future[None] | None = None
         for batch in _batches(blocks):

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
@@ -77,6 +77,7 @@ class Lines(NamedTuple):
 
 
 NO_LINES: Final = Lines()
+NO_IDS: Final = pa.array([], pa.string())
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Block:
     make: Callable[[], pa.Table]
     raw: Callable[[int], str]
     size: int
-    images: Sequence[str] = ()
+    images: pa.Array = field(default_factory=lambda: NO_IDS)
     lines: Lines = NO_LINES
 
     @cached_property

@@ -266,7 +266,7 @@ def read_through(path: Path, form: Any) -> tuple[list[Any], list[str]]:
     for block in readers.read_blocks(path, form, columns):
         made = block.records.to_pylist()
         found += [record | {"raw": block.raw(record["position"])} for record in made]
-        images += block.images
+        images += block.images.to_pylist()
     return found, images
 
 
