@@ -33,12 +33,14 @@ class Page:
         for domain in ("Page", "Runtime", "Log"):
             self._call(f"{domain}.enable")
 
-    def open(self, path: Path, *, width: int = 1200, dark: bool = False) -> None:
-        """Load a file, at a width in CSS pixels and in one of the two colour schemes."""
+    def open(
+        self, path: Path, *, width: int = 1200, dark: bool = False, media: str = "screen"
+    ) -> None:
+        """Load a file, at a width in CSS pixels, in a colour scheme, on the screen or in print."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Emulation.setEmulatedMedia", media=media, features=[scheme])
         self._call("Page.navigate", url=path.as_uri())
         deadline = time.monotonic() + 30
         while self.ask("document.readyState + location.protocol") != "completefile:":

@@ -6,6 +6,13 @@ from typing import Any
 from tests.browser import Page
 
 WIDTHS = (390, 820, 1440)
+SHEET = (718, 1046)
+"""A4 without margins of a centimetre, in CSS pixels."""
+TALL = """
+[...document.querySelectorAll(".tile, .card, .chart")]
+  .map(each => [each.getBoundingClientRect().height, each.textContent.trim().slice(0, 40)])
+  .filter(([height]) => height > %d).map(([height, name]) => `tall ${height}: ${name}`)
+"""
 MEASURE = """
 (() => {
   document.querySelectorAll("details").forEach(each => each.open = true);
@@ -68,4 +75,6 @@ def faults_of(page: Page, path: Path) -> list[Any]:
             page.open(path, width=width, dark=dark)
             found = [*page.complaints, *page.ask(MEASURE)]
             faults += [f"{width}{' dark' * dark}: {fault}" for fault in found]
+    page.open(path, width=SHEET[0], media="print")
+    faults += [f"print: {fault}" for fault in page.ask(TALL % SHEET[1])]
     return faults

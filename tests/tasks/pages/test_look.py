@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
 from tasks.pages.comparison import page as comparison
+from tasks.pages.report import report
 from tasks.pages.study import page_of
 from tasks.profile import load_profile
 from tasks.results import studies
@@ -19,6 +21,7 @@ from tests.browser import Page, browser
 from tests.tasks.pages.look import faults_of
 from tests.tasks.pages.test_quality import quality_of
 from tests.tasks.results.test_compare import candidate
+from tests.tasks.road import tagged, whole_run
 
 LONG = "a-very-long-name-of-a-file-without-any-place-to-break-it-" * 3 + ".jpg"
 MANY = [f"class number {number}" for number in range(40)]
@@ -84,3 +87,16 @@ def test_a_comparison_and_a_study(tmp_path: Path, opened: Page) -> None:
     page = page_of(study, load_profile("coco-mini"), rows, "python -m flows.ablations captions")
     (tmp_path / "study.html").write_text(page)
     assert faults_of(opened, tmp_path / "study.html") == []
+
+
+def test_a_run_without_labels(
+    tmp_path: Path, opened: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
+    mine = {"name": "mine", "form": "folder", "folder": "images"}
+    changes = {"images": [mine], "run": ["zero-shot-centred"]}
+    profile = load_profile("tests/small/small.toml", changes)
+    outcome = tagged(profile, whole_run(profile))
+    vocabulary = load_vocabulary(vocabulary_path(profile))
+    page = report.fn(profile, vocabulary, outcome, "again").file("index.html")
+    assert faults_of(opened, page) == []

@@ -20,6 +20,7 @@ from tasks.results.review import Tagged, read_marks, read_review, tagged
 from tasks.results.tags import THRESHOLDS
 from tasks.workspace import Stage
 from tests.browser import Page, browser
+from tests.tasks.pages.look import faults_of
 
 FILES = [
     "<script>alert(1)<.png",
@@ -82,6 +83,10 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Tagged, St
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     with browser(tmp_path_factory.mktemp("chromium")) as opened:
         yield opened
+
+
+def test_it_looks_right(drawn: tuple[Tagged, Stage], page: Page) -> None:
+    assert faults_of(page, drawn[1].file("index.html")) == []
 
 
 def saved(folder: Path) -> Path:
