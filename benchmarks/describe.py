@@ -11,14 +11,14 @@ import json
 import statistics
 from pathlib import Path
 
-import pyarrow.parquet as pq
+from torch.nn import functional as F
 
 from benchmarks.world import CAPTIONS, World
 from tasks.backbone.loading import load
-from tasks.describe.describe import picture_vectors, recentred, say_all, text_of
+from tasks.describe.describe import recentred, say_all, text_of
 from tasks.describe.learn import learn_to_describe, read_captioner
 from tasks.describe.references import read_references
-from tasks.images.encode import IMAGES
+from tasks.images.features import open_features
 from tasks.profile import load_profile
 from tasks.results.caption_scores import caption_scores
 
@@ -40,14 +40,16 @@ def scores_of(
     for each in profile.images:
         _, images = world.images[each.name]
         people = read_references(Path(profile.data) / each.name / "captions.json")
-        files = pq.read_table(images.file(IMAGES))["file"].to_pylist()
+        features = open_features(images)
         for centred in (False, True):
-            vectors = picture_vectors(images.folder)
+            vectors = F.normalize(features.pooled(), dim=-1)
             said = say_all(
                 captioner, recentred(vectors, mean) if centred else vectors, profile.describe.beam
             )
             texts = [text_of(load(profile).backbone, one) for one in said]
-            found[each.name, centred] = caption_scores(texts, [people[file] for file in files])
+            found[each.name, centred] = caption_scores(
+                texts, [people[file] for file in features.files]
+            )
     return found
 
 

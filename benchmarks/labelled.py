@@ -27,10 +27,12 @@ from models.method import Learner, Setup
 from models.methods.coop import CoOp
 from models.methods.dualcoop import DualCoOp, dual_logits
 from models.scoring import global_scores
+from tasks import arrow
 from tasks.backbone.loading import create_backbone, load_backbone, native_precision
-from tasks.images.encode import FEATURES, IMAGES, _array
+from tasks.images.features import FEATURES, StoredFeatures
 from tasks.images.image_sets import SCHEMA
 from tasks.images.labelled import LabelledImages
+from tasks.images.stored import CONTENTS, Rows, placed, shard_columns
 
 STORED: Final = 256
 """Images in the store that batches are read from."""
@@ -77,20 +79,20 @@ def store(folder: Path, names: list[str], dim: int, places: int) -> LabelledImag
     draws = torch.Generator().manual_seed(0)
     shapes = ((STORED, dim), (STORED, dim), (STORED, places, dim))
     columns = {
-        name: _array(torch.randn(*shape, generator=draws).half())
+        name: torch.randn(*shape, generator=draws).half()
         for name, shape in zip(FEATURES, shapes, strict=True)
     }
-    rows = pa.record_batch(columns)
-    path = str(folder / "shard-00000.arrow")
-    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
-        writer.write_batch(rows)
     files = [str(number) for number in range(STORED)]
     shown = torch.rand(STORED, len(names), generator=draws) < 0.1
     classes = [[names[c] for c in row.nonzero().flatten().tolist()] for row in shown]
-    pq.write_table(pa.table({"file": files}), folder / IMAGES)
+    path = folder / "shard-00000.arrow"
+    arrow.write_rows(path, shard_columns(files, columns))
+    contents = placed(files, path)
+    pq.write_table(contents, folder / CONTENTS)
     entries = pa.table([files, files, classes, [[]] * STORED], schema=SCHEMA)
     pq.write_table(entries, folder / "entries.parquet")
-    return LabelledImages(folder / "entries.parquet", folder, names)
+    features = StoredFeatures(files, Rows([folder], contents["digest"]))
+    return LabelledImages(folder / "entries.parquet", features, names)
 
 
 def ways(

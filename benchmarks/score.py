@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -17,7 +18,12 @@ from benchmarks.plain import RN50
 from benchmarks.timing import medians
 from models.methods.tai_dpt import TaIDPT
 from tasks.backbone.loading import create_backbone, load_backbone, native_precision
-from tasks.images.encode import IMAGES_PER_BATCH, feature_batches, write_image_features
+from tasks.images.ahead import IMAGES_PER_BATCH
+from tasks.images.encode import tower_of
+from tasks.images.features import StoredFeatures
+from tasks.images.parts import Part, write_part
+from tasks.images.stored import CONTENTS, Rows
+from tasks.progress import Progress
 
 
 def made_up_photographs(folder: Path, count: int) -> list[str]:
@@ -48,6 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         files = made_up_photographs(root, arguments.images)
+        part, features = Part(root, tuple(files), tuple(files)), root / "features"
 
         def bare() -> None:
             for start in range(0, len(files), IMAGES_PER_BATCH):
@@ -60,16 +67,18 @@ def main() -> None:
                     bare_clip.encode_image(pixels)
 
         def cached() -> None:
-            for features in feature_batches(root / "features"):
-                method.score_images(state, features, 40.0)
+            rows = Rows([features], pq.read_table(features / CONTENTS)["digest"])
+            for of_batch in StoredFeatures(files, rows).batches():
+                method.score_images(state, of_batch, 40.0)
 
         def first() -> None:
-            for shard in (root / "features").glob("shard-*"):
+            for shard in features.glob("shard-*"):
                 shard.unlink()
-            write_image_features(files, root, loaded, root / "features")
+            progress = Progress("images", len(files), "images")
+            write_part(part, lambda: tower_of(loaded), features, progress)
             cached()
 
-        (root / "features").mkdir()
+        features.mkdir()
         bare_s, first_s, cached_s = medians(bare, first, cached, repeats=arguments.repeats)
 
     found = {

@@ -12,14 +12,17 @@ from flows.command import add_profile, run_command
 from flows.corpus import label_files
 from flows.doors import check_captions, check_model
 from flows.fit import encode_captions
+from flows.images import work_ahead
 from tasks.backbone.loading import why_not_causal
 from tasks.captions.choose import choose_captions
 from tasks.describe.describe import RESULTS, describe_pictures
 from tasks.describe.learn import learn_to_describe
 from tasks.describe.references import read_references
 from tasks.errors import InputError
-from tasks.images.encode import encode_files
+from tasks.images.encode import FeatureEncoder, encode_pictures
+from tasks.images.parts import pictures_of
 from tasks.labels.vocabulary import Vocabulary
+from tasks.places import Place, place_of
 from tasks.profile import Profile, load_profile
 from tasks.results import track
 from tasks.serving.predict import check_prediction
@@ -38,7 +41,7 @@ def describe(
     """Say what the pictures of a folder show (CapDec); what was done before costs nothing.
 
     Args:
-        pictures: folder of images, looked through with its subfolders.
+        pictures: folder of images, looked through with its subfolders; or an address.
         profile: name, TOML file, or all settings: the captions to learn from, and the CLIP.
         settings: changes by dotted name, for example {"describe.noise": 0}.
         references: MS-COCO captions of some of the pictures, to measure against.
@@ -48,7 +51,7 @@ def describe(
         `page`, the path of the page, and scores where there are references.
 
     """
-    chosen, folder = make_world(load_profile(profile, settings)), Path(pictures).absolute()
+    chosen, folder = make_world(load_profile(profile, settings)), place_of(pictures)
     vocabulary, files, said = check_inputs(chosen, folder, references)
     done = label_files(chosen)
     choice = choose_captions(
@@ -61,9 +64,9 @@ def describe(
             encode_captions(chosen, choice, "sentences"),
             lambda epoch, figures: run.metrics(figures, epoch),
         )
-        found = describe_pictures(
-            chosen, folder, encode_files(chosen, folder, files), learned, said
-        )
+        seen = pictures_of(folder, files)
+        work_ahead(FeatureEncoder(chosen), [seen], chosen.runner)
+        found = describe_pictures(chosen, folder, encode_pictures(chosen, seen), learned, said)
         run.parameters(chosen.flat())
         run.metrics(found.counts | found.figures)
         results = Path(out).absolute()
@@ -77,7 +80,7 @@ def describe(
 
 
 def check_inputs(
-    profile: Profile, folder: Path, references: str | None
+    profile: Profile, folder: Place, references: str | None
 ) -> tuple[Vocabulary, list[str], dict[str, list[str]]]:
     """The vocabulary, the folder's pictures and people's captions, looked at before any work.
 
@@ -112,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def check(profile: Profile) -> None:
-        check_inputs(profile, Path(arguments.pictures).absolute(), arguments.references)
+        check_inputs(profile, place_of(arguments.pictures), arguments.references)
 
     def run(profile: str, settings: dict[str, Any]) -> dict[str, Any]:
         return describe(arguments.pictures, profile, settings, arguments.references, arguments.out)

@@ -5,15 +5,17 @@ from typing import Any
 
 from prefect import flow
 
+from flows.images import work_ahead
 from models.method import Reads
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.phrases import encode_phrases
 from tasks.captions.sentences import encode_sentences
 from tasks.images.draw import draw_labelled
-from tasks.images.encode import encode_images
+from tasks.images.encode import FeatureEncoder, encode_images, listed_pictures
 from tasks.images.image_sets import list_images
 from tasks.images.narrow import narrow
+from tasks.images.parts import IMAGES_PER_PART
 from tasks.labels.vocabulary import Vocabulary, load_vocabulary, vocabulary_path
 from tasks.methods.fit import Lesson, fit_method
 from tasks.profile import Profile
@@ -21,7 +23,6 @@ from tasks.results import track
 from tasks.results.evaluate import AP_TABLE, evaluate
 from tasks.results.score import score
 from tasks.runners import task_runner
-from tasks.settings import ImageSet
 from tasks.workspace import Stage, find_stage
 
 Images = dict[str, tuple[Stage, Stage]]
@@ -45,7 +46,7 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
 
     """
     vocabulary = load_vocabulary(vocabulary_path(profile))
-    images = {each.name: _encoded(profile, vocabulary, each) for each in profile.image_sets}
+    images = _images(profile, vocabulary)
     evaluated = {each.name: images[each.name][0] for each in profile.unlabelled} | {
         each.name: narrow(profile, vocabulary, images[each.name][0]) for each in profile.measured
     }
@@ -92,10 +93,19 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
     return keys | captions.keys()
 
 
-def _encoded(profile: Profile, vocabulary: Vocabulary, image_set: ImageSet) -> tuple[Stage, Stage]:
-    """What an image set lists, and its features."""
-    listed = list_images(profile, vocabulary, image_set)
-    return listed, encode_images(profile, image_set, listed)
+def _images(profile: Profile, vocabulary: Vocabulary) -> Images:
+    """What each image set lists, and its features."""
+    listed = {each.name: list_images(profile, vocabulary, each) for each in profile.image_sets}
+    large = [
+        listed_pictures(profile, each, listed[each.name])
+        for each in profile.image_sets
+        if listed[each.name].counts["images/listed"] > IMAGES_PER_PART
+    ]
+    work_ahead(FeatureEncoder(profile), large, profile.runner)
+    return {
+        each.name: (listed[each.name], encode_images(profile, each, listed[each.name]))
+        for each in profile.image_sets
+    }
 
 
 class _Captions:

@@ -50,16 +50,23 @@ def lists(lengths: torch.Tensor, values: pa.Array) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array(offsets), values)
 
 
-def vectors(matrix: torch.Tensor) -> pa.FixedSizeListArray:
-    """The rows of a matrix; bf16 as int16 bits."""
-    bits = matrix.view(torch.int16) if matrix.dtype == torch.bfloat16 else matrix
-    return pa.FixedSizeListArray.from_arrays(pa.array(bits.numpy().reshape(-1)), matrix.shape[-1])
+def vectors(tensor: torch.Tensor) -> pa.FixedSizeListArray:
+    """The rows of a tensor [B, ...]; bf16 as int16 bits."""
+    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    array = pa.array(bits.numpy().reshape(-1))
+    for size in reversed(tensor.shape[1:]):
+        array = pa.FixedSizeListArray.from_arrays(array, size)
+    return array
 
 
 def matrix_of(array: pa.FixedSizeListArray) -> npt.NDArray[Any]:
     """`vectors` again, as a view."""
-    values: npt.NDArray[Any] = array.flatten().to_numpy()
-    return values.reshape(len(array), array.type.list_size)
+    shape = [len(array)]
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    values: npt.NDArray[Any] = array.to_numpy()
+    return values.reshape(shape)
 
 
 def ranges(starts: Indices, lengths: Indices) -> Indices:

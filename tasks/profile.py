@@ -24,6 +24,7 @@ from tasks.dotted import flatten as flatten
 from tasks.dotted import parse_setting as parse_setting
 from tasks.dotted import set_value
 from tasks.errors import InputError
+from tasks.places import Place, place_of
 from tasks.settings import (
     BackboneSettings,
     CaptionChoice,
@@ -200,6 +201,10 @@ class Profile(Settings):
     def path(self, relative: str) -> Path:
         """A path of the profile, resolved against `data`."""
         return Path(self.data, relative).expanduser().absolute()
+
+    def place(self, relative: str) -> Place:
+        """A folder of images: an address as it stands, a path resolved against `data`."""
+        return place_of(relative, Path(self.data))
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its dotted name, as MLflow logs it."""

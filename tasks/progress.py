@@ -41,6 +41,16 @@ class Progress:
             amount, end = f"{self.done:,}", ""
         LOG.info("%s: %s %s, %s/s%s", self.name, amount, self.unit, rate, end)
 
+    def skip(self, count: int) -> None:
+        """Say that `count` more units were done before this process began."""
+        self.done += count
+        self._resumed_at += count
+
+    def reach(self, done: int) -> None:
+        """Say that `done` units are done in all, by whoever did them."""
+        if done > self.done:
+            self.add(done - self.done)
+
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)

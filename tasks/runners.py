@@ -7,9 +7,13 @@ listens on all of the machine's addresses, by a token.
 
 import os
 import socket
-from typing import Any, Final
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from prefect import Task
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import InputError
@@ -17,6 +21,9 @@ from tasks.errors import InputError
 # a caption file keeps all cores busy while it is labelled; a second is read meanwhile
 THREADS: Final = 2
 ANSWER_S: Final = 10.0
+AHEAD: Final = 256
+"""Calls that are handed to a runner before the first one's result is asked for."""
+R = TypeVar("R")
 
 
 def task_runner(name: str, threads: int = THREADS) -> TaskRunner[Any]:
@@ -48,6 +55,23 @@ def task_runner(name: str, threads: int = THREADS) -> TaskRunner[Any]:
         raise InputError(
             f"field 'runner': {name} is not installed; run pip install 'tai-flows[{name}]'"
         ) from error
+
+
+def mapped(
+    runner: TaskRunner[Any], task: Task[..., R], calls: Iterable[Mapping[str, Any]]
+) -> Iterator[R]:
+    """Results of a task's calls (parameters by name), in their order, by a runner of one's own.
+
+    Only AHEAD calls wait at once, so there may be any number of them.
+    """
+    waiting: deque[PrefectFuture[R]] = deque()
+    with runner:
+        for call in calls:
+            waiting.append(runner.submit(task, dict(call)))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _check_cluster(address: str) -> None:

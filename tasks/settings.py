@@ -126,7 +126,9 @@ class ImageSet(Settings):
         description="Instances JSON, list file or CSV, relative to `data`; only a folder goes "
         "without: its labels are not known, so its images are tagged and not measured.",
     )
-    folder: str = Field(description="Folder of the images, relative to `data`.")
+    folder: str = Field(
+        description="Folder of the images, relative to `data`; or an address, as s3://bucket/folder."
+    )
     kappa: float = Field(40.0, gt=0, description="Local softmax's scale on images.")
 
     @model_validator(mode="after")

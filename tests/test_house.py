@@ -21,8 +21,9 @@ from tasks import code, workspace
 from tasks.catalogue import catalogue
 from tasks.describe.describe import describe_pictures
 from tasks.describe.learn import learn_to_describe
-from tasks.images.encode import encode_files
+from tasks.images.encode import encode_pictures
 from tasks.images.folders import files_of
+from tasks.images.parts import pictures_of
 from tasks.labels.refresh import publish_refresh
 from tasks.pages.quality import quality
 from tasks.pages.report import report
@@ -219,7 +220,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
             assert choice
             learned = learn_to_describe.fn(profile, choice, outcome.sentences, lambda *_: None)
             pictures = ROOT / "tests" / "small" / "images"
-            encoded = encode_files(profile, pictures, files_of(pictures).pictures[:2])
+            seen = pictures_of(pictures, files_of(pictures).pictures[:2])
+            encoded = encode_pictures(profile, seen)
             describe_pictures.fn(profile, pictures, encoded, learned, {})
             tag_folder.fn("tests/small/images", fitted, 2, str(home / "tags"))
             (scored,) = outcome.evaluations["tai-dpt"].values()

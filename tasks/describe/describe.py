@@ -26,8 +26,9 @@ from models.captioner import Captioner, Said
 from tasks import pages
 from tasks.backbone.loading import load
 from tasks.describe.learn import read_captioner
-from tasks.images.encode import IMAGES, REJECTS, feature_batches
+from tasks.images.features import REJECTS, open_features
 from tasks.pages import heatmaps
+from tasks.places import Place
 from tasks.progress import Progress
 from tasks.results.caption_scores import caption_scores
 from tasks.results.tags import csv_text
@@ -48,7 +49,7 @@ BEFORE_SIGN: Final = re.compile(r"\s+(?=[.,;:!?)]|'(?:s|t|re|ve|m|ll|d)\b)")
 @task(name="describe", cache_policy=NO_CACHE, task_run_name="describe {folder}")
 def describe_pictures(
     profile: Profile,
-    folder: Path,
+    folder: Place,
     pictures: Stage,
     learned: Stage,
     references: Mapping[str, Sequence[str]],
@@ -86,7 +87,7 @@ def describe_pictures(
 
 def write_captions(
     profile: Profile,
-    folder: Path,
+    folder: Place,
     pictures: Stage,
     learned: Stage,
     references: Mapping[str, Sequence[str]],
@@ -95,8 +96,8 @@ def write_captions(
     """Write what is said of each picture, as the module's docstring has it; counts and scores."""
     loaded = load(profile)
     captioner, mean = read_captioner(profile, learned)
-    files = pq.read_table(pictures.file(IMAGES))["file"].to_pylist()
-    vectors = picture_vectors(pictures.folder)
+    features = open_features(pictures)
+    files, vectors = features.files, F.normalize(features.pooled(), dim=-1)
     is_centred = profile.describe.centred and len(vectors) >= FEWEST_TO_CENTRE
     if is_centred:
         vectors = recentred(vectors, mean)
@@ -147,11 +148,6 @@ def write_captions(
         "images/centred": len(rows) if is_centred else 0,
     }
     return counts, scores
-
-
-def picture_vectors(features: Path) -> torch.Tensor:
-    """[N, d] L2-normalised global features of a finished images stage."""
-    return F.normalize(torch.cat([batch.pooled for batch in feature_batches(features)]), dim=-1)
 
 
 def recentred(vectors: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,10 @@ from tasks.images.lists import image_file, read_header, read_table
 from tasks.images.marks import read_marks
 from tasks.images.nuswide import read_nuswide
 from tasks.images.voc import read_voc
+from tasks.places import Address, Place, any_there
 
 
-def read_image_set(form: str, annotations: Path | None, folder: Path) -> Listing:
+def read_image_set(form: str, annotations: Path | None, folder: Place) -> Listing:
     """Images of a set in its list's order; those that show nothing are included.
 
     Args:
@@ -46,7 +47,7 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> Listing
         return _of_folder(folder)
     readers: dict[str, Callable[[Path], Listing]] = {
         "coco": read_instances,
-        "voc2007": lambda path: read_voc(path, folder),
+        "voc2007": lambda path: read_voc(path, _here(folder)),
         "nuswide": read_nuswide,
         "folder": _of_table,
     }
@@ -59,11 +60,17 @@ def read_image_set(form: str, annotations: Path | None, folder: Path) -> Listing
         if entry.file in files:
             raise InputError(f"{annotations}: image {entry.file!r} is listed twice; remove one")
         files.add(entry.file)
-    if not any((folder / entry.file).is_file() for entry in entries):
+    if not any_there(folder, (entry.file for entry in entries)):
         raise InputError(
             f"{folder}: none of the images is here; the first would be {entries[0].file}"
         )
     return listing
+
+
+def _here(folder: Place) -> Path:
+    if isinstance(folder, Address):
+        raise InputError(f"{folder}: PASCAL VOC's images are looked for in a folder here")
+    return folder
 
 
 def _of_table(table: Path) -> Listing:
@@ -89,7 +96,7 @@ def _of_table(table: Path) -> Listing:
     )
 
 
-def _of_folder(folder: Path) -> Listing:
+def _of_folder(folder: Place) -> Listing:
     found = files_of(folder)
     if not found.pictures:
         others = ", ".join(f"{n} {suffix}" for suffix, n in found.passed_over.most_common(3))

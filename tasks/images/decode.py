@@ -23,7 +23,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from tasks.errors import InputError
+from tasks.places import Address, Place
 from tasks.workspace import source_sha256
+
+Source = Place | bytes
+"""A file, or a file's bytes."""
 
 LARGEST_PIXELS: Final = 100_000_000
 NOT_READ: Final = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -63,15 +67,23 @@ Image.MAX_IMAGE_PIXELS = LARGEST_PIXELS
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(source: Path | bytes, at_least: int | None = None) -> Image.Image | str:
+def decode(source: Source, at_least: int | None = None) -> Image.Image | str:
     """The picture as 8-bit RGB, upright, or why it is none that can be used.
 
     Args:
-        source: a file, or a file's bytes.
+        source: a file here or at an address, or a file's bytes.
         at_least: pixels of the shorter side that are enough; JPEGs are then decoded smaller.
+
+    Raises:
+        InputError: an address does not answer, which says nothing of the picture.
 
     """
     _plugins()
+    if isinstance(source, Address):
+        content = source.read()
+        if isinstance(content, str):
+            return content
+        source = content
     try:
         reason = None if isinstance(source, bytes) else _not_a_file(source)
         if reason is not None:

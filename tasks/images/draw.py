@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.images.encode import IMAGES
+from tasks.images.features import files_in
 from tasks.images.image_sets import ENTRIES, entries_table, read_listing
 from tasks.images.labelled import label_matrix
 from tasks.images.names import Names
@@ -75,7 +75,7 @@ def draw_labelled(profile: Profile, vocabulary: Vocabulary, listed: Stage, image
     if protocol is None:
         return listed
     classes = vocabulary.classes
-    files = pq.read_table(images.file(IMAGES))["file"].combine_chunks()
+    files = pa.array(files_in(images), pa.string())
 
     def work(out: Path) -> Result:
         table = pq.read_table(listed.file(ENTRIES))

@@ -4,10 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tasks.errors import InputError
 from tasks.images.decode import SUFFIXES, looks_like_picture, printable
+from tasks.places import Address, Place
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,18 @@ class Folder:
     """How many other files there are, by suffix in lower case."""
 
 
-def files_of(folder: Path) -> Folder:
+def files_of(folder: Place) -> Folder:
     """Look through a folder and its subfolders, links to folders too; no folder is met twice.
 
-    Hidden files and folders are passed over, as are those that macOS puts into archives.
+    Hidden files and folders are passed over, as are those that macOS puts into archives. At an
+    address, files are told by their suffix alone: to look inside would fetch them.
 
     Raises:
         InputError: the folder cannot be read.
 
     """
+    if isinstance(folder, Address):
+        return _files_at(folder)
     pictures: list[str] = []
     passed_over: Counter[str] = Counter()
     seen: set[tuple[int, int]] = set()
@@ -60,6 +64,20 @@ def files_of(folder: Path) -> Folder:
                 pictures.append(printable(path.relative_to(folder).as_posix()))
             else:
                 passed_over[printable(path.suffix.lower()) or "(no suffix)"] += 1
+    return Folder(sorted(pictures), passed_over)
+
+
+def _files_at(folder: Address) -> Folder:
+    pictures: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for file in folder.files():
+        path = PurePosixPath(file)
+        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            pictures.append(file)
+        else:
+            passed_over[path.suffix.lower() or "(no suffix)"] += 1
     return Folder(sorted(pictures), passed_over)
 
 

@@ -19,6 +19,7 @@ from tasks.images.annotations import read_image_set
 from tasks.images.entries import ImageEntry, Listing
 from tasks.images.folders import passed_over_told
 from tasks.images.names import Names
+from tasks.places import Place
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def read_listing(profile: Profile, image_set: ImageSet) -> Listing:
         InputError: a list or the folder is missing or broken.
 
     """
-    form, folder = image_set.form, profile.path(image_set.folder)
+    form, folder = image_set.form, profile.place(image_set.folder)
     if image_set.annotations is None:
         return read_image_set(form, None, folder)
     lists = profile.path(image_set.annotations)
@@ -110,7 +111,7 @@ def read_listing(profile: Profile, image_set: ImageSet) -> Listing:
 
 
 @functools.cache
-def _listed(form: str, lists: Path, folder: Path, changed: int) -> Listing:
+def _listed(form: str, lists: Path, folder: Place, changed: int) -> Listing:
     """A set's images by its lists as they were at `changed`; read once in a process."""
     return read_image_set(form, lists, folder)
 

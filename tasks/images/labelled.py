@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from models.backbone import ImageFeatures
 from models.examples import ImageBatch
-from tasks.images.encode import FEATURES, IMAGES, feature_shards
+from tasks.images.features import StoredFeatures
 
 
 def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:
@@ -40,36 +36,24 @@ class LabelledImages:
 
     Args:
         entries: the image-set stage's file, or some of its images, as the draw stage leaves them.
-        features: the images stage's folder; an image that could not be read is left out.
+        features: of the image set; an image that could not be read is left out.
         classes: labels are columns in their order.
 
     """
 
-    def __init__(self, entries: Path, features: Path, classes: Sequence[str]) -> None:
+    def __init__(self, entries: Path, features: StoredFeatures, classes: Sequence[str]) -> None:
         listed = pq.read_table(entries)
         read = {file: row for row, file in enumerate(listed["file"].to_pylist())}
-        files = pq.read_table(features / IMAGES)["file"].to_pylist()
-        stored = [row for row, file in enumerate(files) if file in read]
+        stored = [row for row, file in enumerate(features.files) if file in read]
         self._stored = np.array(stored, dtype=np.int64)
-        self.labels = label_matrix(listed, classes)[[read[files[row]] for row in stored]]
-        self._shards = list(feature_shards(features))
-        sizes = [0, *(len(shard[FEATURES[0]]) for shard in self._shards)]
-        self._starts = np.cumsum(sizes)
+        self._features = features
+        rows = [read[features.files[row]] for row in stored]
+        self.labels = label_matrix(listed, classes)[rows]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def batch(self, rows: torch.Tensor, device: torch.device) -> ImageBatch:
         """See `models.examples.Examples.batch`."""
-        features = ImageFeatures(
-            *(self._rows(name, self._stored[rows.numpy()]) for name in FEATURES)
-        )
+        features = self._features.take(self._stored[rows.numpy()])
         return ImageBatch(features.to(device), self.labels[rows].to(device))
-
-    def _rows(self, name: str, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        first = self._shards[0][name]
-        found: npt.NDArray[Any] = np.empty((len(rows), *first.shape[1:]), first.dtype)
-        for shard, (start, stop) in zip(self._shards, pairwise(self._starts), strict=True):
-            is_here = (rows >= start) & (rows < stop)
-            found[is_here] = shard[name][rows[is_here] - start]
-        return torch.from_numpy(found)

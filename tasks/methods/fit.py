@@ -23,6 +23,7 @@ from tasks.captions.features import open_captions
 from tasks.captions.phrases import CaptionPhrases
 from tasks.captions.sentences import CaptionSentences
 from tasks.errors import InputError
+from tasks.images.features import open_features
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import LabelledImages
 from tasks.methods.needs import check_tower
@@ -235,7 +236,8 @@ def _examples(
         return captions, rows, {"captions": len(rows), "captions/held_out": len(held_out)}
     if method.learns_from == "labelled images" and lesson.listed and lesson.images:
         entries = lesson.listed.file(ENTRIES)
-        images = LabelledImages(entries, lesson.images.folder, vocabulary.classes)
+        features = open_features(lesson.images)
+        images = LabelledImages(entries, features, vocabulary.classes)
         labels = int((images.labels == 1).sum())
         if not labels:
             raise InputError(
@@ -244,9 +246,8 @@ def _examples(
             )
         return images, torch.arange(len(images)), {"images": len(images), "labels": labels}
     if method.learns_from == "other methods" and lesson.listed and lesson.images:
-        images = LabelledImages(
-            lesson.listed.file(ENTRIES), lesson.images.folder, vocabulary.classes
-        )
+        features = open_features(lesson.images)
+        images = LabelledImages(lesson.listed.file(ENTRIES), features, vocabulary.classes)
         images.labels.fill_(-1)
         return images, torch.arange(len(images)), {"images/reference": len(images)}
     return None, torch.arange(0), {}

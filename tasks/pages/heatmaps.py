@@ -2,7 +2,6 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import Final
 
 import matplotlib as mpl
@@ -13,6 +12,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from tasks.images.decode import decode
+from tasks.places import Place
 
 SIDE: Final = 192
 """Pixels of a picture's longer side."""
@@ -21,7 +21,7 @@ STRONGEST: Final = 0.75
 Pixels = npt.NDArray[np.float32]
 
 
-def thumbnail(path: Path, *, square: bool = False, side: int = SIDE) -> str | None:
+def thumbnail(path: Place, *, square: bool = False, side: int = SIDE) -> str | None:
     """Data URI of a small JPEG, or None if the image cannot be read any more.
 
     Args:
@@ -34,7 +34,7 @@ def thumbnail(path: Path, *, square: bool = False, side: int = SIDE) -> str | No
     return None if image is None else _data_uri(image)
 
 
-def heat_maps(path: Path, dense: torch.Tensor, prompts: torch.Tensor) -> list[str] | None:
+def heat_maps(path: Place, dense: torch.Tensor, prompts: torch.Tensor) -> list[str] | None:
     """Data URIs of the middle square with local prompts' cosines over it (TaI-DPT's Figure 4).
 
     Args:
@@ -71,7 +71,7 @@ def relative_cosines(dense: torch.Tensor, prompts: torch.Tensor) -> Pixels:
     return grids
 
 
-def _small(path: Path, *, square: bool, side: int) -> Image.Image | None:
+def _small(path: Place, *, square: bool, side: int) -> Image.Image | None:
     small = decode(path, at_least=2 * side)
     if isinstance(small, str):
         return None

@@ -26,7 +26,7 @@ from models.metrics import bootstrap_maps, interval
 from tasks import pages
 from tasks.backbone.loading import load
 from tasks.corpus import ingest
-from tasks.images.encode import REJECTS
+from tasks.images.features import REJECTS, open_features
 from tasks.images.labelled import label_matrix
 from tasks.labels.label import LABELS
 from tasks.methods.state import read_state
@@ -104,7 +104,7 @@ def write_report(
     maps: list[showcase.Shown] = []
     answers: list[dict[str, Any]] = []
     if local is not None and measured:
-        maps = showcase.maps(measured.scored, outcome.images[measured.name].folder, local)
+        maps = showcase.maps(measured.scored, open_features(outcome.images[measured.name]), local)
     elif local is not None and profile.images:
         first = profile.images[0]
         maps = tagged.maps(profile, first, outcome, vocabulary.classes, local)
@@ -170,7 +170,7 @@ class _Measured:
         evaluation = outcome.evaluations[profile.headline_method][image_set.name]
         table = pq.read_table(evaluation.file(SCORES))
         scored = showcase.Scored(
-            folder=profile.path(image_set.folder),
+            folder=profile.place(image_set.folder),
             table=table,
             classes=vocabulary.classes,
             scores=scores_of(evaluation),

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from models.metrics import average_precisions
-from tasks.images.encode import IMAGES, feature_batches
+from tasks.images.features import StoredFeatures
 from tasks.pages.heatmaps import heat_maps, thumbnail
+from tasks.places import Place
 
 CARDS: Final = 6
 FEWEST_TAGS: Final = 3
@@ -46,7 +46,7 @@ class Shown:
 class Scored:
     """An image set's scores by one method, as the report looks at them."""
 
-    folder: Path
+    folder: Place
     table: pa.Table
     """Rows with file, classes, merged."""
     classes: tuple[str, ...]
@@ -69,12 +69,12 @@ def cards(scored: Scored, rows: Sequence[int]) -> list[Shown]:
     return [_shown(scored, row, square=False) for row in rows]
 
 
-def maps(scored: Scored, features: Path, prompts: torch.Tensor) -> list[Shown]:
+def maps(scored: Scored, features: StoredFeatures, prompts: torch.Tensor) -> list[Shown]:
     """Images that show several classes, with a heat map per class (TaI-DPT's Figure 4).
 
     Args:
         scored: the image set's scores.
-        features: folder of the whole set's features.
+        features: of the whole set.
         prompts: [C, d] local prompts.
 
     """
@@ -115,15 +115,9 @@ def _shown(scored: Scored, row: int, *, square: bool) -> Shown:
     )
 
 
-def dense_of(features: Path, files: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Dense features [N, d] of some images by file, one shard in memory at a time."""
-    stored = pq.read_table(features / IMAGES)["file"].to_pylist()
-    rows = {stored.index(file): file for file in files}
-    found: dict[str, torch.Tensor] = {}
-    start = 0
-    for batch in feature_batches(features):
-        count = len(batch.dense)
-        inside = [row for row in rows if start <= row < start + count]
-        found |= {rows[row]: batch.dense[row - start].clone() for row in inside}
-        start += count
-    return found
+def dense_of(features: StoredFeatures, files: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Dense features [N, d] of some images by file, as float32."""
+    if not files:
+        return {}
+    rows = np.array([features.files.index(file) for file in files])
+    return dict(zip(files, features.take(rows).to("cpu").dense, strict=True))

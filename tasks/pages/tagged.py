@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import torch
 
 from models.decisions import FEWEST_IMAGES, TOP
+from tasks.images.features import open_features
 from tasks.pages.heatmaps import heat_maps, thumbnail
 from tasks.pages.showcase import MAPPED, TRUE_MAPS, Shown, Tag, dense_of
 from tasks.profile import Profile
@@ -44,11 +45,11 @@ def maps(
     tagged = [number for number, row in enumerate(rows) if row["tags"]]
     chosen = _spread(tagged, MAPPED)
     files = [rows[number]["file"] for number in chosen]
-    dense = dense_of(outcome.images[image_set.name].folder, files)
+    dense = dense_of(open_features(outcome.images[image_set.name]), files)
     found = []
     for number in chosen:
         file = rows[number]["file"]
-        path = profile.path(image_set.folder) / file
+        path = profile.place(image_set.folder) / file
         labels = [tag["label"] for tag in rows[number]["tags"][:TRUE_MAPS]]
         picture = thumbnail(path, square=True)
         heated = heat_maps(path, dense[file], vectors[[classes.index(label) for label in labels]])
@@ -84,7 +85,7 @@ def _section(
         ],
         "table": str(stage.file(TABLE)),
         "cards": [
-            {**row, "picture": thumbnail(profile.path(image_set.folder) / row["file"])}
+            {**row, "picture": thumbnail(profile.place(image_set.folder) / row["file"])}
             for row in rows
         ],
     }

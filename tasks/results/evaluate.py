@@ -33,7 +33,7 @@ from models.metrics import (
     weighted_average_precisions,
 )
 from tasks.errors import InputError
-from tasks.images.encode import IMAGES
+from tasks.images.features import StoredFeatures, open_features
 from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import label_matrix
 from tasks.images.narrow import EVERY
@@ -80,7 +80,7 @@ def evaluate(
         return Result(
             *write_scores(
                 listed.file(ENTRIES),
-                images.folder,
+                open_features(images),
                 scoring.scorer(),
                 vocabulary,
                 out,
@@ -93,7 +93,7 @@ def evaluate(
 
 def write_scores(
     entries: Path,
-    images: Path,
+    images: StoredFeatures,
     scorer: Scorer,
     vocabulary: Vocabulary,
     out: Path,
@@ -121,14 +121,14 @@ def write_scores(
 
     """
     listed, classes = pq.read_table(entries), vocabulary.classes
-    scored, unscored = split_rows(listed, images)
+    scored, unscored = split_rows(listed, images.files)
     positives = _positives(scored, classes)
     if not any(positives):
         raise InputError(
             "of the images that can be read, none shows any class of vocabulary "
             f"'{vocabulary.name}'"
         )
-    stored = pq.read_table(images / IMAGES)["file"].to_numpy()
+    stored = np.array(images.files)
     with tempfile.TemporaryDirectory(dir=out) as folder:
         whole = branch_scores(images, scorer, (len(classes), len(stored)), Path(folder))
         is_listed = torch.from_numpy(np.isin(stored, listed["file"].to_numpy()))

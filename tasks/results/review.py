@@ -25,6 +25,7 @@ from models.moved import moved_thresholds
 from models.survey import Estimate, Sample, draw_sample, ratio
 from tasks.errors import InputError
 from tasks.images.lists import read_table
+from tasks.places import Place
 from tasks.results import track
 from tasks.results.evaluate import TOP
 from tasks.results.outcome import found_again
@@ -47,7 +48,7 @@ class Tagged:
     """Images with their scores, as they were tagged."""
 
     name: str
-    folder: Path
+    folder: Place
     files: list[str]
     classes: tuple[str, ...]
     scores: torch.Tensor
@@ -136,7 +137,7 @@ def tagged_of_run(name: str, images: str | None) -> Tagged:
         thresholds = torch.tensor([by_class[label] for label in classes], dtype=torch.float64)
     return tagged(
         name=f"{profile.name}, {image_set.name}",
-        folder=profile.path(image_set.folder),
+        folder=profile.place(image_set.folder),
         files=pq.read_table(evaluation.file(SCORES), columns=["file"])["file"].to_pylist(),
         classes=classes,
         scores=scores,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from prefect import task
@@ -17,7 +18,7 @@ from prefect.cache_policies import NO_CACHE
 
 from models.backbone import ImageFeatures
 from models.method import Method, Scores
-from tasks.images.encode import IMAGES, feature_batches
+from tasks.images.features import StoredFeatures, files_in, open_features
 from tasks.images.image_sets import ENTRIES
 from tasks.methods.state import read_state
 from tasks.workspace import Recipe, Result, Stage, recipe_of, run_stage
@@ -65,9 +66,8 @@ class Scoring:
     def scorer(self) -> Scorer:
         """Scores by branch of some of the set's images, with the state for this very set."""
         kappa = self.image_set.kappa
-        state = self.method.for_set(
-            read_state(self.fitted.folder), feature_batches(self.images.folder), kappa
-        )
+        features = open_features(self.images).batches()
+        state = self.method.for_set(read_state(self.fitted.folder), features, kappa)
         return lambda features: self.method.score_images(state, features, kappa)
 
 
@@ -85,10 +85,10 @@ def score(
     scoring = Scoring(profile.method(name), image_set, vocabulary, listed, images, fitted)
 
     def work(out: Path) -> Result:
-        scored, unscored = split_rows(pq.read_table(listed.file(ENTRIES)), images.folder)
+        scored, unscored = split_rows(pq.read_table(listed.file(ENTRIES)), files_in(images))
         shape = (len(vocabulary.classes), scored.num_rows)
         with tempfile.TemporaryDirectory(dir=out) as folder:
-            scores = branch_scores(images.folder, scoring.scorer(), shape, Path(folder))
+            scores = branch_scores(open_features(images), scoring.scorer(), shape, Path(folder))
             write_rows(scored, scores, out)
         counts = {
             "images": scored.num_rows + unscored.num_rows,
@@ -107,20 +107,19 @@ def scores_of(evaluation: Stage) -> torch.Tensor:
     return torch.from_numpy(values.reshape(len(column), -1))
 
 
-def split_rows(listed: pa.Table, images: Path) -> tuple[pa.Table, pa.Table]:
-    """Rows of the images that have features in `images`, in their order, and the others."""
-    read = pq.read_table(images / IMAGES)["file"].to_numpy()
-    has_features = np.isin(listed["file"].to_numpy(), read)
-    return listed.filter(pa.array(has_features)), listed.filter(pa.array(~has_features))
+def split_rows(listed: pa.Table, files: Sequence[str]) -> tuple[pa.Table, pa.Table]:
+    """Rows of the images that have features, in their order, and the others."""
+    has_features = pc.is_in(listed["file"], value_set=pa.array(files, pa.string()))
+    return listed.filter(has_features), listed.filter(pc.invert(has_features))
 
 
 def branch_scores(
-    images: Path, scorer: Scorer, shape: tuple[int, int], folder: Path
+    images: StoredFeatures, scorer: Scorer, shape: tuple[int, int], folder: Path
 ) -> dict[str, torch.Tensor]:
     """Scores [C, N] of each branch that the scorer has, in memory-mapped files under `folder`."""
     scores: dict[str, torch.Tensor] = {}
     start = 0
-    for features in feature_batches(images):
+    for features in images.batches():
         stop = start + len(features.pooled)
         for branch, of_batch in scorer(features).items():
             if branch not in scores:

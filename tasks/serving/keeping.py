@@ -1,8 +1,8 @@
 """What lies in the home: whether it is as it was made, and what nothing needs any more.
 
 What stays: stages that one of the last runs in MLflow, or a run with a registered model, was made
-of; made worlds that such a run read; whatever was opened within the last day; and what a process is
-building. All else can be made anew.
+of, with the partitions that their images lie in; made worlds that such a run read; whatever was
+opened within the last day; and what a process is building. All else can be made anew.
 """
 
 import fcntl
@@ -72,6 +72,12 @@ def leaving(runs: int = RUNS, days: float = DAYS) -> list[Leaving]:
 
     """
     needed = _needed(open_store(), runs)
+    needed |= {
+        key
+        for folder in stages()
+        if folder.name in needed or _is_recent(folder / MANIFEST, days)
+        for key in _parts(folder)
+    }
     found = []
     for folder in stages():
         if not _is_stage(folder) or folder.name in needed or _is_recent(folder / MANIFEST, days):
@@ -107,6 +113,14 @@ def _needed(client: MlflowClient, runs: int) -> set[str]:
             except (MlflowException, OSError, ValueError):
                 continue
     return keys
+
+
+def _parts(folder: Path) -> list[str]:
+    """Keys of the partitions that a stage is read from."""
+    try:
+        return list(read_manifest(folder)["figures"].get("parts", ()))
+    except DamagedError:
+        return []
 
 
 def _names(value: object) -> set[str]:

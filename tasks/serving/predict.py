@@ -32,6 +32,7 @@ from tasks.images.annotations import read_image_set
 from tasks.images.decode import content_sha256
 from tasks.methods.state import read_fitted
 from tasks.pages import heatmaps
+from tasks.places import place_of
 from tasks.progress import Progress
 from tasks.serving.registry import tagger_folder
 from tasks.serving.tagger import Tagger, load_tagger
@@ -110,7 +111,7 @@ def check_prediction(images: str, top: int | None) -> list[str]:
     """Files of a folder to be tagged, looked at before any work starts."""
     if top is not None and top < 1:
         raise InputError(f"top {top}: expected at least one tag per image")
-    listing = read_image_set("folder", None, Path(images).absolute())
+    listing = read_image_set("folder", None, place_of(images))
     return [entry.file for entry in listing.entries]
 
 

@@ -18,7 +18,8 @@ from tasks.describe.learn import learn_to_describe, read_captioner
 from tasks.describe.references import read_references
 from tasks.describe.texts import Texts
 from tasks.errors import InputError
-from tasks.images.encode import encode_files
+from tasks.images.encode import encode_pictures
+from tasks.images.parts import pictures_of
 from tasks.methods.fit import split_captions
 from tasks.profile import Profile, load_profile
 from tasks.settings import CaptionSource
@@ -93,7 +94,7 @@ def test_pictures_become_captions_a_page_and_a_corpus(
         Image.new("RGB", (40, 30), (60 * number, 90, 200)).save(pictures / name)
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     files = ["a.png", "b.png", "broken.png", hostile]
-    encoded = encode_files(profile, pictures, files)
+    encoded = encode_pictures(profile, pictures_of(pictures, files))
     people = {"a.png": ["a dog on a table", "one dog"]}
     found = describe.describe_pictures.fn(profile, pictures, encoded, learned, people)
     assert found.counts == {

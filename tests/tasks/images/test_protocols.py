@@ -16,6 +16,7 @@ from tasks.errors import InputError
 from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import ENTRIES, SCHEMA, list_images
+from tasks.images.features import open_features
 from tasks.images.labelled import LabelledImages, label_matrix
 from tasks.images.narrow import EVERY, narrow
 from tasks.images.protocols import Protocol, listed_labels, novel_classes
@@ -171,8 +172,9 @@ def test_what_is_drawn_is_what_methods_see(tmp_path: Path, monkeypatch: pytest.M
     listed = list_images.fn(profile, vocabulary, profile.labelled)
     images = encode_images.fn(profile, profile.labelled, listed)
     drawn = draw_labelled.fn(profile, vocabulary, listed, images)
-    whole = LabelledImages(listed.file(ENTRIES), images.folder, vocabulary.classes)
-    some = LabelledImages(drawn.file(ENTRIES), images.folder, vocabulary.classes)
+    features = open_features(images)
+    whole = LabelledImages(listed.file(ENTRIES), features, vocabulary.classes)
+    some = LabelledImages(drawn.file(ENTRIES), features, vocabulary.classes)
     files = pq.read_table(listed.file(ENTRIES))["file"].to_pylist()
     rows = torch.tensor(
         [files.index(file) for file in pq.read_table(drawn.file(ENTRIES))["file"].to_pylist()]

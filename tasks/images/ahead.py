@@ -1,0 +1,43 @@
+"""Images decoded by threads ahead of the model, in batches; only so many are held at once."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final
+
+import torch
+
+from tasks.images.decode import Source, decode
+
+IMAGES_PER_BATCH: Final = 16
+BATCHES_AHEAD: Final = 4
+MOST_THREADS: Final = 16
+"""Pillow decodes and resizes without Python's lock; at addresses, threads wait for the network."""
+Read = torch.Tensor | str
+"""An image [3, R, R] float32, or why it is none."""
+
+
+def decoded(sources: Sequence[Source], preprocess: Any) -> Iterator[list[Read]]:
+    """Images in their order, IMAGES_PER_BATCH at a time and the rest."""
+    pool = ThreadPoolExecutor(min(MOST_THREADS, 2 * (os.cpu_count() or 1)))
+    waiting: deque[list[Future[Read]]] = deque()
+    try:
+        for start in range(0, len(sources), IMAGES_PER_BATCH):
+            batch = sources[start : start + IMAGES_PER_BATCH]
+            waiting.append([pool.submit(read_image, source, preprocess) for source in batch])
+            if len(waiting) > BATCHES_AHEAD:
+                yield [image.result() for image in waiting.popleft()]
+        while waiting:
+            yield [image.result() for image in waiting.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_image(source: Source, preprocess: Any) -> Read:
+    """One image, ready for the tower."""
+    image = decode(source)
+    if isinstance(image, str):
+        return image
+    tensor: torch.Tensor = preprocess(image)
+    return tensor
