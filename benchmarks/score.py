@@ -18,10 +18,9 @@ from benchmarks.plain import RN50
 from benchmarks.timing import medians
 from models.methods.tai_dpt import TaIDPT
 from tasks.backbone.loading import create_backbone, load_backbone, native_precision
-from tasks.images.ahead import IMAGES_PER_BATCH
 from tasks.images.encode import tower_of
 from tasks.images.features import StoredFeatures
-from tasks.images.parts import Part, write_part
+from tasks.images.parts import IMAGES_PER_BATCH, Part, write_part
 from tasks.images.stored import CONTENTS, Rows
 from tasks.progress import Progress
 

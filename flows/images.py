@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from tasks.images.parts import IMAGES_PER_PART, Encoder, Pictures, missing_parts, run_part
+from tasks.images.parts import Encoder, Pictures, missing_parts, run_part
 from tasks.progress import Progress
 from tasks.runners import mapped, task_runner
 
@@ -14,7 +14,7 @@ FEWEST: Final = 2
 def work_ahead(encoder: Encoder, sets: Sequence[Pictures], runner: str) -> None:
     """Have a task run for each partition of some sets that is not there yet.
 
-    What is asked for later finds them; a set of one partition is worked out there.
+    What is asked for later finds them; a single one is worked out there.
 
     Args:
         encoder: what is worked out.
@@ -23,8 +23,7 @@ def work_ahead(encoder: Encoder, sets: Sequence[Pictures], runner: str) -> None:
             dask or ray.
 
     """
-    large = [each for each in sets if len(each.files) > IMAGES_PER_PART]
-    parts = missing_parts(encoder, large)
+    parts = missing_parts(encoder, sets)
     if len(parts) < FEWEST:
         return
     progress = Progress("images", sum(len(part.files) for part in parts), "images")

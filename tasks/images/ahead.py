@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
@@ -10,7 +10,6 @@ import torch
 
 from tasks.images.decode import Source, decode
 
-IMAGES_PER_BATCH: Final = 16
 BATCHES_AHEAD: Final = 4
 MOST_THREADS: Final = 16
 """Pillow decodes and resizes without Python's lock; at addresses, threads wait for the network."""
@@ -18,13 +17,12 @@ Read = torch.Tensor | str
 """An image [3, R, R] float32, or why it is none."""
 
 
-def decoded(sources: Sequence[Source], preprocess: Any) -> Iterator[list[Read]]:
-    """Images in their order, IMAGES_PER_BATCH at a time and the rest."""
+def decoded(batches: Iterable[Sequence[Source]], preprocess: Any) -> Iterator[list[Read]]:
+    """The images of each batch, in their order."""
     pool = ThreadPoolExecutor(min(MOST_THREADS, 2 * (os.cpu_count() or 1)))
     waiting: deque[list[Future[Read]]] = deque()
     try:
-        for start in range(0, len(sources), IMAGES_PER_BATCH):
-            batch = sources[start : start + IMAGES_PER_BATCH]
+        for batch in batches:
             waiting.append([pool.submit(read_image, source, preprocess) for source in batch])
             if len(waiting) > BATCHES_AHEAD:
                 yield [image.result() for image in waiting.popleft()]

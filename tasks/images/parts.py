@@ -26,7 +26,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks import arrow
-from tasks.images.ahead import IMAGES_PER_BATCH, Read, decoded
+from tasks.images.ahead import Read, decoded
 from tasks.images.decode import content_sha256
 from tasks.images.stored import CONTENTS, placed, shard_columns
 from tasks.integrity import DamagedError, check_bytes, read_manifest
@@ -47,6 +47,7 @@ from tasks.workspace import (
 LOG = logging.getLogger("tai")
 IMAGES_PER_PART: Final = 1024
 IMAGES_PER_SHARD: Final = 256
+IMAGES_PER_BATCH: Final = 16
 Encode = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
 """Images [16, 3, R, R] on the CPU -> what is worked out, by name: [16, ...] on the CPU."""
 
@@ -213,15 +214,20 @@ def write_part(
     cuts = [slice(start, start + IMAGES_PER_SHARD) for start in range(0, images, IMAGES_PER_SHARD)]
     shards = [(out / f"shard-{number:05d}.arrow", rows) for number, rows in enumerate(cuts)]
     pending = [(path, rows) for path, rows in shards if not has_shard(path)]
-    files = [file for _, rows in pending for file in part.files[rows]]
-    progress.skip(images - len(files))
+    batches = [
+        [part.folder / file for file in part.files[rows][start : start + IMAGES_PER_BATCH]]
+        for _, rows in pending
+        for start in range(0, len(part.files[rows]), IMAGES_PER_BATCH)
+    ]
+    new = sum(map(len, batches))
+    progress.skip(images - new)
     started = time.monotonic()
     if pending:
         preprocess, encode = load()
-        batches = decoded([part.folder / file for file in files], preprocess)
+        images_ahead = decoded(batches, preprocess)
         for path, rows in pending:
             contents = part.contents[rows]
-            of_shard = islice(batches, -(-len(contents) // IMAGES_PER_BATCH))
+            of_shard = islice(images_ahead, -(-len(contents) // IMAGES_PER_BATCH))
             arrow.write_rows(path, _worked_out(of_shard, contents, encode, progress))
     seconds = time.monotonic() - started
     table = pa.concat_tables([placed(part.contents[rows], path) for path, rows in shards])
@@ -232,7 +238,7 @@ def write_part(
         "images/kept": images - rejected,
         "images/rejected": rejected,
     }
-    return counts, {"images_per_s": round(len(files) / seconds, 2) if files else 0.0}
+    return counts, {"images_per_s": round(new / seconds, 2) if new else 0.0}
 
 
 def _worked_out(

@@ -1,4 +1,4 @@
-"""A refresh of the small profile's captions, and their encoding, on the task runner that is named.
+"""A refresh of the small profile's captions, their encoding and that of images, by a task runner.
 
 The Dask cluster is one that is there already, so that its workers are started once.
 """
@@ -7,13 +7,27 @@ import os
 import sys
 
 from distributed import LocalCluster
+from prefect import flow
 
 from flows.corpus import corpus
 from flows.fit import encode_captions
-from tasks.profile import load_profile
-from tests.tasks.road import choose
+from flows.images import work_ahead
+from tasks.images import parts
+from tasks.images.encode import FeatureEncoder, encode_pictures
+from tasks.profile import Profile, load_profile
+from tests.tasks.road import choose, small_pictures
 
 SMALL = "tests/small/small.toml"
+
+
+@flow
+def encode_images(profile: Profile) -> None:
+    """In partitions of eight, none of which is left to this process."""
+    parts.IMAGES_PER_PART = 8  # type: ignore[misc]
+    seen = small_pictures()
+    work_ahead(FeatureEncoder(profile), [seen], profile.runner)
+    assert not parts.missing_parts(FeatureEncoder(profile), [seen])
+    encode_pictures(profile, seen)
 
 
 def refresh_and_encode(runner: str) -> None:
@@ -22,6 +36,7 @@ def refresh_and_encode(runner: str) -> None:
     profile = load_profile(SMALL, settings)
     _, _, choice = choose(profile)
     encode_captions(profile, choice)
+    encode_images(profile)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The flow `corpus`, and captions encoded, on clusters of two workers: the same bytes."""
+"""The flow `corpus`, captions and images encoded, on clusters of two workers: the same bytes."""
 
 import json
 from importlib.util import find_spec
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from tasks.images import parts
+from tasks.images.encode import encode_pictures
 from tasks.profile import load_profile
-from tests.tasks.road import choose, encode_all
+from tests.tasks.road import choose, encode_all, small_pictures
 
 from .command import ROOT, run_python
 
@@ -29,6 +31,8 @@ def in_this_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         profile = load_profile(SMALL)
         _, _, choice = choose(profile)
         encode_all(profile, choice)
+        patch.setattr(parts, "IMAGES_PER_PART", 8)
+        encode_pictures(profile, small_pictures())
     return digests(home)
 
 
@@ -45,7 +49,7 @@ def test_a_cluster_gives_the_same_bytes(
     made = [name.split("/")[0] for name in found]
     # of two files and the templates
     counts = {stage: made.count(stage) for stage in made}
-    assert counts == {"ingest": 2, "label": 2, "choose": 1, "encode": 3}
+    assert counts == {"ingest": 2, "label": 2, "choose": 1, "encode": 3, "features": 2, "images": 1}
     # no server to start `tai/full` on: it says what to type
     assert f"train anew; run: python -m flows.tai --profile {SMALL}" in done.stderr
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from flows.doors import check, check_captions
@@ -16,6 +17,7 @@ from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
 from tasks.images.narrow import narrow
+from tasks.images.parts import Pictures, pictures_of
 from tasks.labels.compose import COMPOSED, compose_captions
 from tasks.labels.label import label_captions
 from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
@@ -50,6 +52,12 @@ def encode_all(profile: Profile, choice: Stage, reads: Reads = "tokens") -> list
         return [encode_partition.fn(profile, choice, part) for part in parts]
     stage = {"phrases": encode_phrases, "sentences": encode_sentences}[reads]
     return [stage.fn(profile, choice, part) for part in choice.figures["store_bytes"]]
+
+
+def small_pictures() -> Pictures:
+    """The images of tests/small."""
+    folder = Path("tests/small/images").absolute()
+    return pictures_of(folder, sorted(path.name for path in folder.iterdir()))
 
 
 def whole_run(profile: Profile) -> Outcome:

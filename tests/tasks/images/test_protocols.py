@@ -15,8 +15,8 @@ from models.examples import ImageBatch
 from tasks.errors import InputError
 from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
-from tasks.images.image_sets import ENTRIES, SCHEMA, list_images
 from tasks.images.features import open_features
+from tasks.images.image_sets import ENTRIES, SCHEMA, list_images
 from tasks.images.labelled import LabelledImages, label_matrix
 from tasks.images.narrow import EVERY, narrow
 from tasks.images.protocols import Protocol, listed_labels, novel_classes

@@ -18,9 +18,11 @@ from models.metrics import (
     mean_average_precision,
     top_decisions,
 )
+from tasks import arrow
 from tasks.errors import InputError
-from tasks.images import encode as images
+from tasks.images import features
 from tasks.images.image_sets import SCHEMA
+from tasks.images.stored import CONTENTS, Rows, placed, shard_columns
 from tasks.labels.vocabulary import Vocabulary
 from tasks.results import evaluate, score
 
@@ -45,16 +47,17 @@ def scorer_of(prompts: torch.Tensor) -> score.Scorer:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A finished `images` stage in two shards, and an image set with three images more."""
+    """Finished features in two shards, and an image set with three images more."""
     files = [f"{number}.jpg" for number in range(ALL)]
     kept = [file for number, file in enumerate(files) if number not in LOST]
-    for number, rows in enumerate((slice(0, 13), slice(13, 20))):
-        columns = {name: images._array(FEATURES[name][rows]) for name in images.FEATURES}
-        shard = pa.record_batch(columns)
+    contents = []
+    # the set's order is not that of the shards
+    for number, rows in enumerate((slice(13, 20), slice(0, 13))):
+        columns = {name: FEATURES[name][rows] for name in features.FEATURES}
         path = tmp_path / f"shard-{number:05d}.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, shard.schema) as writer:
-            writer.write_batch(shard)
-    pq.write_table(pa.table({"file": kept}), tmp_path / images.IMAGES)
+        arrow.write_rows(path, shard_columns(kept[rows], columns))
+        contents.append(placed(kept[rows], path))
+    pq.write_table(pa.concat_tables(contents), tmp_path / CONTENTS)
     named = [
         [[CLASSES[c] for c in (row == mark).nonzero().flatten().tolist()] for row in MARKS]
         for mark in (1, -1)
@@ -64,17 +67,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def stored(folder: Path) -> features.StoredFeatures:
+    contents = pq.read_table(folder / CONTENTS)
+    rows = {row["content"]: row["digest"] for row in contents.to_pylist()}
+    files = [f"{number}.jpg" for number in range(ALL) if number not in LOST]
+    digests = pa.chunked_array([[rows[file] for file in files]])
+    return features.StoredFeatures(files, Rows([folder], digests))
+
+
 @pytest.mark.parametrize("at_once", [1, 50, 2**23])
 def test_figures_are_those_of_whole_matrices(
     folder: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "SCORES_AT_ONCE", at_once)
-    monkeypatch.setattr(images, "IMAGES_PER_READ", 5)
+    monkeypatch.setattr(features, "IMAGES_PER_READ", 5)
     out = folder / "out"
     out.mkdir()
     scorer = scorer_of(PROMPTS)
     entries = folder / "entries.parquet"
-    counts, metrics = evaluate.write_scores(entries, folder, scorer, VOCABULARY, out)
+    counts, metrics = evaluate.write_scores(entries, stored(folder), scorer, VOCABULARY, out)
     assert sorted(path.name for path in out.iterdir()) == [
         "ap.csv",
         "metrics.json",
@@ -119,7 +130,7 @@ def test_a_set_that_shows_no_class_is_refused(folder: Path) -> None:
     other = Vocabulary("other", ("zebra",), ("zebra",), pa.table({}))
     scorer = scorer_of(PROMPTS[:, :1])
     with pytest.raises(InputError, match="none shows any class of vocabulary 'other'"):
-        evaluate.write_scores(folder / "entries.parquet", folder, scorer, other, folder)
+        evaluate.write_scores(folder / "entries.parquet", stored(folder), scorer, other, folder)
 
 
 def test_some_images_of_a_set_are_scored_by_their_own_features(folder: Path) -> None:
@@ -130,15 +141,15 @@ def test_some_images_of_a_set_are_scored_by_their_own_features(folder: Path) -> 
     out.mkdir()
     _, metrics = evaluate.write_scores(
         folder / "some.parquet",
-        folder,
+        stored(folder),
         scorer_of(PROMPTS),
         VOCABULARY,
         out,
         folder / "entries.parquet",
     )
     kept = [number for number in range(ALL) if number not in LOST]
-    features = ImageFeatures(*(FEATURES[name].float() for name in images.FEATURES))
-    for branch, scores in scorer_of(PROMPTS)(features).items():
+    whole = ImageFeatures(*(FEATURES[name].float() for name in features.FEATURES))
+    for branch, scores in scorer_of(PROMPTS)(whole).items():
         of_all = mean_average_precision(average_precisions(scores, MARKS[kept]))
         assert metrics[f"mAP_all_images/{branch}"] == pytest.approx(of_all)
         places = [place for place, number in enumerate(kept) if number in chosen]

@@ -83,6 +83,20 @@ def test_only_what_nothing_needs_goes(home: Path) -> None:
     assert make("label", "unused").digest == unused.digest
 
 
+def test_partitions_stay_with_the_sets_that_lie_in_them() -> None:
+    used, unused = make("features", "used"), make("features", "unused")
+
+    def work(out: Path) -> Result:
+        (out / "images").write_text("x")
+        return Result({}, {"parts": [used.key]})
+
+    images = run_stage(Recipe("images", "code", {}, {}), work)
+    logged(images)
+    for stage in (used, unused, images):
+        age(stage.place)
+    assert [each.folder for each in clean(runs=1)] == [unused.place]
+
+
 def test_random_flips_and_cuts_over_a_home_are_all_found() -> None:
     whole = [make("fit", str(number)) for number in range(8)]
     assert not verify()
