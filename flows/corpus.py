@@ -12,10 +12,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 
 from flows.command import command_line, parse, run_command
 from flows.doors import check_captions
+from flows.server import is_lasting
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.labels import refresh
@@ -106,7 +106,7 @@ def composed_files(
 
 def _train(chosen: Profile, profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
     """Start `tai/full` on the server, or say what to type where there is none."""
-    if PREFECT_API_URL.value() is None:
+    if not is_lasting():
         command = command_line(FULL, profile, settings)
         LOG.warning("corpus: captions have moved enough to train anew; run: %s", command)
         return
@@ -119,7 +119,7 @@ def _train(chosen: Profile, profile: str | Profile, settings: Mapping[str, Any] 
 
 def _is_under_way(run: str) -> bool:
     """Whether a training that was started on the server has not ended there."""
-    if PREFECT_API_URL.value() is None:
+    if not is_lasting():
         return False
     with get_client(sync_client=True) as client:
         try:

@@ -34,8 +34,14 @@ def check_model(profile: Profile) -> None:
 
 def check(profile: Profile) -> Vocabulary:
     """Look at everything that a run reads, and at where it writes."""
-    check_home()
+    vocabulary = check_input(profile)
     check_store()
+    return vocabulary
+
+
+def check_input(profile: Profile) -> Vocabulary:
+    """Look at everything that a run reads."""
+    check_home()
     check_model(profile)
     check_needs(profile)
     profile = make_world.fn(profile)

@@ -1,13 +1,12 @@
 """The flow `predict`: tag a folder of images by a registered model or a folder."""
 
 import argparse
-import logging
 import sys
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
-from tasks.errors import InputError
+from flows.command import conduct
 from tasks.serving import registry
 from tasks.serving.predict import check_prediction, tag_folder
 
@@ -54,14 +53,14 @@ def main() -> None:
     )
     parser.add_argument("--out", default="tags", help="folder for the results (default: tags)")
     arguments = parser.parse_args()
-    logging.getLogger("prefect").setLevel(logging.WARNING)
-    try:
-        # before Prefect starts a server, so that bad input is one sentence within seconds
+
+    def check() -> None:
         check_prediction(arguments.images, arguments.top)
         registry.tagger_folder(arguments.model)
-        page = predict(arguments.images, arguments.model, arguments.top, arguments.out)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+
+    page = conduct(
+        check, lambda: predict(arguments.images, arguments.model, arguments.top, arguments.out)
+    )
     sys.stdout.write(f"see it: {page}\n")
 
 

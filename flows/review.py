@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -14,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.command import conduct
 from tasks.errors import InputError
 from tasks.pages.review import PAGE
 from tasks.pages.review import review as draw_review
 from tasks.results import marked, track
 from tasks.results.review import read_marks, tagged_of_run
 from tasks.results.runs import REVIEWED
+from tasks.results.store import check_store
 from tasks.results.tags import THRESHOLDS
 from tasks.serving.predict import check_prediction
 from tasks.serving.registry import tagger_folder
@@ -160,22 +161,23 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.marks and arguments.reviewed:
         parser.error("expected a run or folder to review, or --marks, which name theirs")
-    logging.getLogger("prefect").setLevel(logging.WARNING)
-    try:
-        if arguments.marks:
-            # before Prefect starts a server, so that bad input is one sentence within seconds
-            read_marks(arguments.marks)
-            _print(arguments.marks, marks(str(arguments.marks)))
-            return
-        name = arguments.reviewed or "latest"
+    if arguments.marks:
+        path = arguments.marks
+        _print(path, conduct(lambda: read_marks(path), lambda: marks(str(path)), check_store))
+        return
+    name = arguments.reviewed or "latest"
+
+    def check() -> None:
         if Path(name).is_dir():
             check_prediction(name, None)
             tagger_folder(arguments.model)
         else:
             tagged_of_run(name, arguments.images)
-        page = review(name, arguments.images, arguments.model, arguments.count, arguments.seed)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+
+    page = conduct(
+        check,
+        lambda: review(name, arguments.images, arguments.model, arguments.count, arguments.seed),
+    )
     sys.stdout.write(f"check by hand: {page}\nthen: python -m flows.review --marks marks.csv\n")
 
 

@@ -13,7 +13,7 @@ from prefect.states import Completed
 
 from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
-from flows.doors import check
+from flows.doors import check, check_input
 from flows.fit import fit
 from tasks.corpus.readers import is_composed
 from tasks.labels.refresh import note_training
@@ -221,4 +221,4 @@ def _print_map(console: "Console", result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    show(run_command(tai, check, parse("flows.tai", "Captions in, mAP and tags out.")))
+    show(run_command(tai, check_input, parse("flows.tai", "Captions in, mAP and tags out.")))

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from models.captioner import Captioner, TextBatch, turned
 from models.method import Learner, State, TrainedSettings
-from tasks.backbone.loading import device_of, load
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import load
 from tasks.captions.choose import templates_in
 from tasks.captions.sentences import SentenceVectors
 from tasks.describe.texts import Texts

@@ -9,19 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from torch.utils.data import DataLoader, Dataset
 
-from models.backbone import ImageFeatures
-from tasks.backbone.loading import LoadedBackbone, device_of, identity_of, load
+from models.lazily import lazily
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import LoadedBackbone, identity_of, load
 from tasks.errors import InputError
 from tasks.images.decode import content_sha256, decode
 from tasks.images.image_sets import ENTRIES
@@ -35,6 +34,12 @@ from tasks.workspace import (
     recipe_of,
     run_stage,
 )
+
+with lazily():
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+
+    from models.backbone import ImageFeatures
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -145,8 +150,8 @@ class _Decoded:
     """Files looked at."""
 
 
-class _Files(Dataset[tuple[str, torch.Tensor | None]]):
-    """Image files, decoded, resized and normalised when asked for."""
+class _Files:
+    """Image files, decoded, resized and normalised when asked for: what a DataLoader looks into."""
 
     def __init__(self, files: Sequence[str], folder: Path, preprocess: Any) -> None:
         self._files, self._folder, self._preprocess = files, folder, preprocess
@@ -177,7 +182,7 @@ def _decoded(
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
     yield from DataLoader(
-        _Files(files, folder, loaded.preprocess),
+        cast("Dataset[tuple[str, torch.Tensor | None]]", _Files(files, folder, loaded.preprocess)),
         batch_sampler=batches,
         collate_fn=_collate,
         num_workers=workers,

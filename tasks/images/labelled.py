@@ -12,11 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
-from models.backbone import ImageFeatures
-from models.examples import ImageBatch
+from models.lazily import lazily
 from tasks.images.encode import FEATURES, IMAGES, feature_shards
+
+with lazily():
+    import torch
+
+    from models.backbone import ImageFeatures
+    from models.examples import ImageBatch
 
 
 def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 import sql
-from models.backbone import Backbone
 from models.decisions import FEWEST_IMAGES
+from models.lazily import lazily
 from models.method import Method
 from models.metrics import bootstrap_maps, interval
 from tasks import pages
@@ -39,6 +38,11 @@ from tasks.results.groups import groups_of
 from tasks.results.outcome import BRANCHES, Outcome
 from tasks.results.score import SCORES, scores_of
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
+
+with lazily():
+    import torch
+
+    from models.backbone import Backbone
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary

@@ -1,5 +1,7 @@
 """Images for the report: the best and worst understood with their tags, and where prompts look."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +9,14 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
+from models.lazily import lazily
 from models.metrics import average_precisions
 from tasks.images.encode import IMAGES, feature_batches
 from tasks.pages.heatmaps import heat_maps, thumbnail
+
+with lazily():
+    import torch
 
 CARDS: Final = 6
 FEWEST_TAGS: Final = 3

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.backbone import ImageFeatures
+from models.lazily import lazily
 from models.method import Method, Scores
 from tasks.images.encode import IMAGES, feature_batches
 from tasks.images.image_sets import ENTRIES
 from tasks.methods.state import read_state
 from tasks.workspace import Recipe, Result, Stage, recipe_of, run_stage
+
+with lazily():
+    import torch
+
+    from models.backbone import ImageFeatures
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary

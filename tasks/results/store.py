@@ -5,6 +5,8 @@ second that its tables take, would leave it half made for ever. It holds absolut
 home was moved, copied or mounted elsewhere they are set right before anything is written.
 """
 
+from __future__ import annotations
+
 import atexit
 import logging
 import os
@@ -18,12 +20,14 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import sqlalchemy
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
+from models.lazily import lazily
 from tasks.errors import InputError
 from tasks.files import address, home, is_writable, locked, trouble
+
+with lazily():
+    import mlflow
+    import sqlalchemy
+    from mlflow import MlflowClient
 
 LOG = logging.getLogger("tai")
 EXPERIMENT: Final = "tai-flows"
@@ -59,7 +63,11 @@ def open_store() -> MlflowClient:
         elif uri.startswith("sqlite:////"):
             _made(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
         return MlflowClient(uri)
-    except (sqlite3.DatabaseError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
+    except (
+        sqlite3.DatabaseError,
+        sqlalchemy.exc.SQLAlchemyError,
+        mlflow.exceptions.MlflowException,
+    ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{uri}: no MLflow store: {first}") from error
     except OSError as error:
@@ -85,7 +93,7 @@ def experiment_in(client: MlflowClient) -> str:
             )
         if KIND[0] not in found.tags:
             client.set_experiment_tag(found.experiment_id, *KIND)
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         other = client.get_experiment_by_name(EXPERIMENT) if "exist" in str(error) else None
         if other is None:
             first = str(error).splitlines()[0]

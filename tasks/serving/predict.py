@@ -21,12 +21,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.lazily import lazily
 from tasks import pages
-from tasks.backbone.loading import native_precision
+from tasks.backbone.devices import best_device, native_precision
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
 from tasks.images.decode import content_sha256
@@ -44,6 +44,9 @@ from tasks.workspace import (
     run_stage,
     write_whole,
 )
+
+with lazily():
+    import torch
 
 TAGS: Final = "tags.parquet"
 TABLE: Final = "tags.csv"
@@ -73,7 +76,7 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     fitted = tagger_folder(model)
     method = read_fitted(fitted).method
     results.mkdir(parents=True, exist_ok=True)
-    place = "cuda" if torch.cuda.is_available() else "cpu"
+    place = best_device()
 
     def work(building: Path) -> Result:
         found = load_tagger(fitted, place)
