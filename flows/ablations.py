@@ -11,6 +11,7 @@ from flows.command import add_profile, command_line, run_command
 from flows.corpus import label_files
 from flows.doors import check, check_input
 from flows.fit import fit
+from flows.told import finished, in_one_sentence
 from models.method import Study
 from tasks.pages.study import page_of
 from tasks.profile import Profile, load_profile
@@ -19,10 +20,11 @@ from tasks.results.outcome import found_again
 from tasks.workspace import home, write_whole
 from tasks.world.files import make_world
 
-ALL = "ablations/all"
+STUDIES = "ablations/studies"
 
 
 @flow(name="ablations")
+@in_one_sentence
 def ablations(
     names: list[str] | None = None,
     profile: str | Profile = "demo",
@@ -46,8 +48,8 @@ def ablations(
     for study in studies.chosen_studies(names or []):
         runs = seeds or study.seeds
         rest = (study.name, "--seeds", str(runs))
-        pages.append(_study(study, chosen, runs, command_line(ALL, profile, settings, *rest)))
-    return pages
+        pages.append(_study(study, chosen, runs, command_line(STUDIES, profile, settings, *rest)))
+    return finished("; ".join(pages), pages)
 
 
 def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:

@@ -4,14 +4,16 @@ import argparse
 import sys
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_table_artifact
 
 from flows.command import conduct
+from flows.told import finished, in_one_sentence
 from tasks.serving import registry
-from tasks.serving.predict import check_prediction, tag_folder
+from tasks.serving.predict import check_prediction, tag_counts, tag_folder
 
 
 @flow(name="predict")
+@in_one_sentence
 def predict(
     images: str, model: str = "tai-demo@best", top: int | None = None, out: str = "tags"
 ) -> str:
@@ -30,8 +32,10 @@ def predict(
 
     """
     page = tag_folder(images, model, top, out)
-    create_link_artifact(key="tags", link=page.as_uri(), link_text=f"Tags of {images}")
-    return str(page)
+    count, table = tag_counts(page.parent)
+    # no link: browsers refuse those from a page to a file
+    create_table_artifact(key="tags", table=table, description=f"{images} by {model}; page: {page}")
+    return finished(f"{count:,} images tagged; {page}", str(page))
 
 
 def main() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.command import conduct
+from flows.told import finished, in_one_sentence
 from tasks.errors import InputError
 from tasks.pages.review import PAGE
 from tasks.pages.review import review as draw_review
@@ -30,9 +31,11 @@ from tasks.serving.scored import tagged_of_folder
 COUNT = 60
 MODEL = "tai-demo@best"
 SHOWN = 12
+THEN = "python -m flows.review --marks marks.csv"
 
 
 @flow(name="review")
+@in_one_sentence
 def review(
     reviewed: str = "latest",
     images: str | None = None,
@@ -58,11 +61,14 @@ def review(
     is_folder = Path(reviewed).is_dir()
     found = tagged_of_folder(reviewed, model) if is_folder else tagged_of_run(reviewed, images)
     page = draw_review(found, count, seed).file(PAGE)
-    create_link_artifact(key="review", link=page.as_uri(), link_text=f"Check {found.name}")
-    return str(page)
+    # no link: browsers refuse those from a page to a file
+    told = f"Check {found.name} by hand: open `{page}`, then `{THEN}`"
+    create_markdown_artifact(key="review", markdown=told)
+    return finished(f"{count} images to check; {page}", str(page))
 
 
 @flow(name="marks")
+@in_one_sentence
 def marks(path: str) -> dict[str, Any]:
     """Take in marks: precision and recall of all images, moved thresholds, logged to MLflow.
 
@@ -83,12 +89,13 @@ def marks(path: str) -> dict[str, Any]:
         run.metrics({name: of for name, of in found.figures.items() if name != "seconds"})
         for name in (marked.SHARES, marked.MARKS, THRESHOLDS):
             run.artifact(found.file(name))
-    return {
+    result = {
         "stage": str(found.folder),
         "model": model and str(model),
         "card": card,
         "marked": found.counts["images/marked"],
     }
+    return finished(f"{result['marked']} images marked; {found.place}", result)
 
 
 def _print(path: Path, result: dict[str, Any]) -> None:
@@ -178,7 +185,7 @@ def main() -> None:
         check,
         lambda: review(name, arguments.images, arguments.model, arguments.count, arguments.seed),
     )
-    sys.stdout.write(f"check by hand: {page}\nthen: python -m flows.review --marks marks.csv\n")
+    sys.stdout.write(f"check by hand: {page}\nthen: {THEN}\n")
 
 
 if __name__ == "__main__":

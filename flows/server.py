@@ -4,6 +4,7 @@ Prefect starts one too, but only when the first flow asks for it, and reads the 
 the flow's own process for that. It is the same program with the same settings.
 """
 
+import atexit
 import os
 import socket
 import subprocess
@@ -32,6 +33,8 @@ FOR_A_WHILE: Final = {
     "PREFECT__SERVER_FINAL": "1",
 }
 """What Prefect sets for its own temporary server."""
+QUIET: Final = {"PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
+"""Unless one asks for it: it tries for long where there is no network."""
 END_S: Final = 5.0
 _started: list[str] = []
 """Addresses of servers that end with a command."""
@@ -59,20 +62,14 @@ def server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
         return
     port = _free_port()
     process = _start(port)
-    try:
-        meanwhile()
-        address = f"http://{HOST}:{port}/api"
-        _wait(process, address)
-        _started.append(address)
-        with temporary_settings({PREFECT_API_URL: address}):
-            yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    # not sooner: Prefect's threads, which begin later and end before, send it what is left to send
+    atexit.register(_end, process)
+    meanwhile()
+    address = f"http://{HOST}:{port}/api"
+    _wait(process, address)
+    _started.append(address)
+    with temporary_settings({PREFECT_API_URL: address}):
+        yield
 
 
 def _start(port: int) -> subprocess.Popen[bytes]:
@@ -86,8 +83,17 @@ def _start(port: int) -> subprocess.Popen[bytes]:
             *("--host", HOST, "--port", str(port)),
             *("--log-level", "error", "--lifespan", "on"),
         ],
-        env={**os.environ, **FOR_A_WHILE, **of_settings},
+        env={**QUIET, **os.environ, **FOR_A_WHILE, **of_settings},
     )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], address: str) -> None:

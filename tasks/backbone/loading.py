@@ -83,14 +83,12 @@ def check_backbone(model: str, pretrained: str) -> None:
         InputError: names the field and what there is instead.
 
     """
-    _check_libraries(model)
+    check_named(model, pretrained)
     if not pretrained or is_known(model, pretrained):
         return
     name = _register(model)
     if _is_file(pretrained):
         path = Path(pretrained).expanduser()
-        if not path.is_file():
-            raise InputError(f"field 'backbone.pretrained': no weights file {pretrained}")
         taken = check_activation(name, str(path), is_file=True)
         if taken:
             LOG.info("backbone: %s", taken)
@@ -102,6 +100,13 @@ def check_backbone(model: str, pretrained: str) -> None:
             f"{', '.join(tags) or 'none'}, or name a .safetensors file"
         )
     check_activation(name, pretrained, is_file=False)
+
+
+def check_named(model: str, pretrained: str) -> None:
+    """What of `check_backbone` can be told without open_clip."""
+    _check_libraries(model)
+    if _is_file(pretrained) and not Path(pretrained).expanduser().is_file():
+        raise InputError(f"field 'backbone.pretrained': no weights file {pretrained}")
 
 
 def check_weights(model: str, pretrained: str) -> None:
@@ -122,8 +127,7 @@ def check_weights(model: str, pretrained: str) -> None:
 
 def is_known(model: str, pretrained: str) -> bool:
     """Whether these weights were opened before, as weights of that model."""
-    is_there = not _is_file(pretrained) or Path(pretrained).expanduser().is_file()
-    return is_there and bool(recall(_weights(model, pretrained)))
+    return bool(recall(_weights(model, pretrained)))
 
 
 def _weights(model: str, pretrained: str) -> str:

@@ -58,7 +58,7 @@ FEWEST_POSITIVES: Final = 10
 """An AP over fewer images of a class moves by chance."""
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", cache_policy=NO_CACHE, task_run_name="report")
 def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: str) -> Stage:
     """The page that shows a finished run."""
 

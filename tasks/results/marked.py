@@ -32,7 +32,7 @@ OVERALL: Final = "all classes"
 AFTER: Final = "all classes, thresholds moved"
 
 
-@task(name="marks", cache_policy=NO_CACHE)
+@task(name="marks", cache_policy=NO_CACHE, task_run_name="marks")
 def marked(path: Path) -> Stage:
     """Shares and moved thresholds by the CSV of marks `path`."""
     review, places, marks = read_marks(path)

@@ -38,7 +38,7 @@ FEWEST_CAPTIONS: Final = 50
 CAPTIONS_PER_BATCH: Final = 512
 
 
-@task(name="decision rate", cache_policy=NO_CACHE)
+@task(name="decision rate", cache_policy=NO_CACHE, task_run_name="decision rate")
 def choose_rate(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> Outcome:
     """The outcome with the rate at which images are tagged, where captions were learned from."""
     name, choice = profile.headline_method, outcome.choice

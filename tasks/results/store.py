@@ -17,10 +17,12 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 from models.lazily import lazily
+from tasks.contents import recall, remember
 from tasks.errors import InputError
 from tasks.files import address, home, is_writable, locked, trouble
 
@@ -177,9 +179,15 @@ def _revision(file: Path) -> str:
 
 @cache
 def _newest() -> str:
-    from mlflow.store.db.utils import _get_latest_schema_revision
+    """MLflow's own schema; remembered, for finding it out reads all that there have been."""
+    identity = f"schema of mlflow {version('mlflow')}"
+    known = recall(identity)
+    if not known:
+        from mlflow.store.db.utils import _get_latest_schema_revision
 
-    return str(_get_latest_schema_revision())
+        known = str(_get_latest_schema_revision())
+        remember(identity, known)
+    return known
 
 
 def _make(file: Path) -> None:

@@ -65,6 +65,11 @@ class Run:
         """Log a file."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
+    def page(self, path: Path) -> str:
+        """Log an HTML page; its address in MLflow's UI, as browsers refuse links to files."""
+        self.artifact(path)
+        return f"{self.link}/artifacts/{path.name}"
+
     def outcome(self, outcome: Outcome, *, report: Stage) -> None:
         """Log which stages the run is made of, and AP by class as a table that the UI shows."""
         keys = outcome.keys() | {"report": report.key}

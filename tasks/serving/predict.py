@@ -109,6 +109,13 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     return results / PAGE
 
 
+def tag_counts(results: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Images that were tagged, and of how many each tag is, as `tag_folder` has left them."""
+    tags = pq.read_table(results / TAGS, columns=["tags"])["tags"].to_pylist()
+    counts = Counter(tag["label"] for of_image in tags for tag in of_image)
+    return len(tags), [{"tag": tag, "images": count} for tag, count in counts.most_common()]
+
+
 def check_prediction(images: str, top: int | None) -> list[str]:
     """Files of a folder to be tagged, looked at before any work starts."""
     if top is not None and top < 1:
