@@ -40,7 +40,7 @@ def quality(
         link = run.page(page)
     create_link_artifact(key="quality", link=link, link_text="Captions and labels")
     counts = stage.counts
-    told = f"{counts['captions/labelled']:,} of {counts['captions/read']:,} captions name a class"
+    told = f"{counts['captions/labelled']:,} of {counts['captions/kept']:,} captions name a class"
     return finished(f"{told}; {page}", {"page": str(page), **stage.figures})
 
 
