@@ -16,7 +16,8 @@ from benchmarks import plain
 from benchmarks.captions import encode_table, made_up, made_up_classes
 from benchmarks.plain import RN50
 from benchmarks.timing import medians
-from tasks.backbone.loading import create_backbone, load_backbone, native_precision
+from tasks.backbone.devices import native_precision
+from tasks.backbone.loading import create_backbone, load_backbone
 
 MINI = Path(__file__).parents[2] / "shared" / "data" / "coco_mini"
 SLICE = 64

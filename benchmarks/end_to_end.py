@@ -22,7 +22,8 @@ from benchmarks.plain import RN50
 from models.examples import CaptionBatch
 from models.method import Setup
 from models.methods.tai_dpt import TaIDPT
-from tasks.backbone.loading import load_backbone, native_precision
+from tasks.backbone.devices import native_precision
+from tasks.backbone.loading import load_backbone
 from tasks.captions.encode import CAPTIONS_PER_SHARD
 from tasks.captions.features import CaptionFeatures
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary

@@ -28,7 +28,8 @@ from models.methods.coop import CoOp
 from models.methods.dualcoop import DualCoOp, dual_logits
 from models.scoring import global_scores
 from tasks import arrow
-from tasks.backbone.loading import create_backbone, load_backbone, native_precision
+from tasks.backbone.devices import native_precision
+from tasks.backbone.loading import create_backbone, load_backbone
 from tasks.images.features import FEATURES, StoredFeatures
 from tasks.images.image_sets import SCHEMA
 from tasks.images.labelled import LabelledImages

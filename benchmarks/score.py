@@ -17,7 +17,8 @@ from PIL import Image
 from benchmarks.plain import RN50
 from benchmarks.timing import medians
 from models.methods.tai_dpt import TaIDPT
-from tasks.backbone.loading import create_backbone, load_backbone, native_precision
+from tasks.backbone.devices import native_precision
+from tasks.backbone.loading import create_backbone, load_backbone
 from tasks.images.encode import tower_of
 from tasks.images.features import StoredFeatures
 from tasks.images.parts import IMAGES_PER_BATCH, Part, write_part

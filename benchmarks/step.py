@@ -23,7 +23,8 @@ from benchmarks.timing import medians
 from models.backbone import Backbone
 from models.method import Setup
 from models.methods.tai_dpt import PromptSettings, PromptTuning
-from tasks.backbone.loading import create_backbone, load_backbone, native_precision
+from tasks.backbone.devices import native_precision
+from tasks.backbone.loading import create_backbone, load_backbone
 from tasks.captions.features import CaptionFeatures
 from tasks.labels.vocabulary import builtin_vocabulary_path, load_vocabulary
 

@@ -1,30 +1,30 @@
 """The flow `ablations`: studies of methods, each a nested MLflow run, a table and a figure."""
 
 import argparse
-import logging
 import sys
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.command import command_line
+from flows.command import add_profile, command_line, run_command
 from flows.corpus import label_files
-from flows.doors import check
+from flows.doors import check, check_input
 from flows.fit import fit
+from flows.told import finished, in_one_sentence
 from models.method import Study
-from tasks.errors import InputError
 from tasks.pages.study import page_of
-from tasks.profile import Profile, load_profile, parse_setting, profile_names
+from tasks.profile import Profile, load_profile
 from tasks.results import studies, track
 from tasks.results.outcome import found_again
 from tasks.workspace import home, write_whole
 from tasks.world.files import make_world
 
-ALL = "ablations/all"
+STUDIES = "ablations/studies"
 
 
 @flow(name="ablations")
+@in_one_sentence
 def ablations(
     names: list[str] | None = None,
     profile: str | Profile = "demo",
@@ -48,8 +48,8 @@ def ablations(
     for study in studies.chosen_studies(names or []):
         runs = seeds or study.seeds
         rest = (study.name, "--seeds", str(runs))
-        pages.append(_study(study, chosen, runs, command_line(ALL, profile, settings, *rest)))
-    return pages
+        pages.append(_study(study, chosen, runs, command_line(STUDIES, profile, settings, *rest)))
+    return finished("; ".join(pages), pages)
 
 
 def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
@@ -114,24 +114,20 @@ def main() -> None:
         prog="python -m flows.ablations", description="Studies: one setting of a method varied."
     )
     parser.add_argument("studies", nargs="*", help=f"{', '.join(studies.studies())} (default: all)")
-    parser.add_argument(
-        "--profile", default="demo", help=f"{', '.join(profile_names())}, or a file"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    add_profile(parser)
     parser.add_argument("--seeds", type=int, help="runs per variant (default: the study's own)")
     arguments = parser.parse_args()
-    logging.getLogger("prefect").setLevel(logging.WARNING)
-    try:
-        settings = dict(parse_setting(text) for text in arguments.set)
-        # before Prefect starts a server, so that bad input is one sentence within seconds
-        profile = load_profile(arguments.profile, settings)
+
+    def check_studies(profile: Profile) -> None:
         for study in studies.chosen_studies(arguments.studies):
             studies.check_study(study, profile)
-        check(profile)
-        for page in ablations(arguments.studies, arguments.profile, settings, arguments.seeds):
-            sys.stdout.write(f"see it: {page}\n")
-    except InputError as error:
-        sys.exit(f"error: {error}")
+        check_input(profile)
+
+    def run(profile: str, settings: dict[str, Any]) -> list[str]:
+        return ablations(arguments.studies, profile, settings, arguments.seeds)
+
+    for page in run_command(run, check_studies, arguments):
+        sys.stdout.write(f"see it: {page}\n")
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from flows.server import server
 from tasks.catalogue import catalogue
 from tasks.errors import InputError
 from tasks.profile import Profile, load_profile, parse_setting, profile_names
+from tasks.results.store import check_store
 from tasks.settings_told import settings_told
+
+T = TypeVar("T")
 
 
 def parse(module: str, description: str) -> argparse.Namespace:
@@ -70,17 +74,39 @@ def _methods() -> str:
 
 
 def run_command(
-    flow: Callable[..., Any], check: Callable[[Profile], object], arguments: argparse.Namespace
-) -> Any:
-    """Check the input, then run a flow in this process; an InputError ends it with one sentence."""
+    flow: Callable[..., T], check: Callable[[Profile], object], arguments: argparse.Namespace
+) -> T:
+    """Check a profile, then run a flow of it that logs to MLflow, in this process."""
+
+    def asked() -> dict[str, Any]:
+        settings = dict(parse_setting(text) for text in arguments.set)
+        return settings | ({"data": arguments.data} if arguments.data else {})
+
+    return conduct(
+        lambda: check(load_profile(arguments.profile, asked())),
+        lambda: flow(profile=arguments.profile, settings=asked()),
+        check_store,
+    )
+
+
+def conduct(
+    check: Callable[[], object],
+    flow: Callable[[], T],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> T:
+    """Check the input, then run a flow in this process; an InputError ends it with one sentence.
+
+    Args:
+        check: is done before Prefect starts a server, so that bad input is told within seconds.
+        flow: what to run.
+        meanwhile: is done while the server starts.
+
+    """
     logging.getLogger("prefect").setLevel(logging.WARNING)
     try:
-        settings = dict(parse_setting(text) for text in arguments.set)
-        if arguments.data:
-            settings["data"] = arguments.data
-        # before Prefect starts a server, so that bad input is one sentence within seconds
-        check(load_profile(arguments.profile, settings))
-        return flow(profile=arguments.profile, settings=settings)
+        check()
+        with server(meanwhile):
+            return flow()
     except InputError as error:
         sys.exit(f"error: {error}")
 

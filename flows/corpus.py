@@ -12,10 +12,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
+from pydantic.json_schema import SkipJsonSchema
 
 from flows.command import command_line, parse, run_command
 from flows.doors import check_captions
+from flows.server import is_lasting
+from flows.told import finished, in_one_sentence
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.labels import refresh
@@ -33,6 +35,7 @@ FULL = "tai/full"
 
 
 @flow(name="corpus")
+@in_one_sentence
 def corpus(
     profile: str | Profile = "demo", settings: dict[str, Any] | None = None
 ) -> list[dict[str, Any]]:
@@ -61,7 +64,9 @@ def corpus(
     create_markdown_artifact(key="moved", markdown=refresh.markdown_of(done))
     if done.trains:
         _train(chosen, profile, settings)
-    return rows
+    new = sum(stage.fresh for _, stage, _ in labelled)
+    named = sum(of.counts["captions/labelled"] for *_, of in labelled)
+    return finished(f"{new} of {len(rows)} files new; {named:,} captions name a class", rows)
 
 
 def label_files(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
@@ -71,7 +76,8 @@ def label_files(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
 
 
 @flow(name="captions")
-def captions(profile: Profile) -> list[tuple[Path, Stage, Stage]]:
+@in_one_sentence
+def captions(profile: SkipJsonSchema[Profile]) -> list[tuple[Path, Stage, Stage]]:
     """Ingest and label caption files side by side."""
     vocabulary = load_vocabulary(vocabulary_path(profile))
     files = caption_files(profile)
@@ -106,7 +112,7 @@ def composed_files(
 
 def _train(chosen: Profile, profile: str | Profile, settings: Mapping[str, Any] | None) -> None:
     """Start `tai/full` on the server, or say what to type where there is none."""
-    if PREFECT_API_URL.value() is None:
+    if not is_lasting():
         command = command_line(FULL, profile, settings)
         LOG.warning("corpus: captions have moved enough to train anew; run: %s", command)
         return
@@ -119,7 +125,7 @@ def _train(chosen: Profile, profile: str | Profile, settings: Mapping[str, Any] 
 
 def _is_under_way(run: str) -> bool:
     """Whether a training that was started on the server has not ended there."""
-    if PREFECT_API_URL.value() is None:
+    if not is_lasting():
         return False
     with get_client(sync_client=True) as client:
         try:

@@ -13,6 +13,7 @@ from flows.corpus import label_files
 from flows.doors import check_captions, check_model
 from flows.fit import encode_captions
 from flows.images import work_ahead
+from flows.told import finished, in_one_sentence
 from tasks.backbone.loading import why_not_causal
 from tasks.captions.choose import choose_captions
 from tasks.describe.describe import RESULTS, describe_pictures
@@ -31,6 +32,7 @@ from tasks.world.files import make_world
 
 
 @flow(name="describe")
+@in_one_sentence
 def describe(
     pictures: str,
     profile: str | Profile = "demo",
@@ -74,9 +76,9 @@ def describe(
         for name in RESULTS:
             write_whole(results / name, found.file(name).read_bytes())
         page = results / "index.html"
-        run.artifact(page)
-    create_link_artifact(key="descriptions", link=page.as_uri(), link_text=f"Said of {pictures}")
-    return {"page": str(page), **found.figures}
+        link = run.page(page)
+    create_link_artifact(key="descriptions", link=link, link_text=f"Said of {pictures}")
+    return finished(f"{len(files):,} pictures; {page}", {"page": str(page), **found.figures})
 
 
 def check_inputs(
@@ -97,8 +99,9 @@ def check_inputs(
             f"field 'backbone.model': the decoder says CLIP's own tokens, and {model} has a text "
             f"tower {reason}; expected a model such as RN50-quickgelu"
         )
+    vocabulary = check_captions(profile)
     check_model(profile)
-    return check_captions(profile), files, said
+    return vocabulary, files, said
 
 
 def main() -> None:

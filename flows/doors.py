@@ -3,7 +3,7 @@
 Each raises an InputError: one sentence that names the file, line or field.
 """
 
-from tasks.backbone.loading import check_weights
+from tasks.backbone.loading import check_named, check_weights
 from tasks.corpus.ingest import check_captions as check_file
 from tasks.corpus.sources import caption_files
 from tasks.images.draw import check_protocol
@@ -34,9 +34,15 @@ def check_model(profile: Profile) -> None:
 
 def check(profile: Profile) -> Vocabulary:
     """Look at everything that a run reads, and at where it writes."""
-    check_home()
+    vocabulary = check_input(profile)
     check_store()
-    check_model(profile)
+    return vocabulary
+
+
+def check_input(profile: Profile) -> Vocabulary:
+    """Look at everything that a run reads."""
+    check_home()
+    check_named(profile.backbone.model, profile.backbone.pretrained)
     check_needs(profile)
     profile = make_world.fn(profile)
     listings = [(each, read_listing(profile, each)) for each in profile.image_sets]
@@ -44,4 +50,6 @@ def check(profile: Profile) -> Vocabulary:
     for image_set, listing in listings:
         check_shown(image_set, Names(vocabulary).match(listing.entries), vocabulary)
     check_protocol(profile, vocabulary)
+    # last: weights that are new here are opened, or fetched
+    check_model(profile)
     return vocabulary

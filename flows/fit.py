@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 from prefect import flow
+from pydantic.json_schema import SkipJsonSchema
 
 from flows.images import work_ahead
+from flows.told import in_one_sentence
 from models.method import Reads
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
@@ -30,6 +32,7 @@ Images = dict[str, tuple[Stage, Stage]]
 
 
 @flow(name="fit", persist_result=True, result_serializer="json")
+@in_one_sentence
 def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str) -> dict[str, Any]:
     """Encode images; choose captions and encode them; fit each method, evaluate or score by it.
 
@@ -175,7 +178,8 @@ def encode_captions(profile: Profile, choice: Stage, reads: Reads = "tokens") ->
 
 
 @flow(name="encode", persist_result=False)
-def encode(profile: Profile, choice: str, reads: Reads = "tokens") -> list[Stage]:
+@in_one_sentence
+def encode(profile: SkipJsonSchema[Profile], choice: str, reads: Reads = "tokens") -> list[Stage]:
     """Encode a choose stage's partitions side by side, as methods read captions.
 
     None where features of tokens are not stored.

@@ -179,11 +179,11 @@ def _near(path: Path) -> str:
 
 def _run(profile: Path) -> None:
     from flows.command import run_command
-    from flows.doors import check
+    from flows.doors import check_input
     from flows.tai import show, tai
 
     arguments = Namespace(profile=_near(profile), data=None, set=[])
-    show(run_command(tai, check, arguments))
+    show(run_command(tai, check_input, arguments))
 
 
 if __name__ == "__main__":

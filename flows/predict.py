@@ -1,18 +1,19 @@
 """The flow `predict`: tag a folder of images by a registered model or a folder."""
 
 import argparse
-import logging
 import sys
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_table_artifact
 
-from tasks.errors import InputError
+from flows.command import conduct
+from flows.told import finished, in_one_sentence
 from tasks.serving import registry
-from tasks.serving.predict import check_prediction, tag_folder
+from tasks.serving.predict import check_prediction, tag_counts, tag_folder
 
 
 @flow(name="predict")
+@in_one_sentence
 def predict(
     images: str, model: str = "tai-demo@best", top: int | None = None, out: str = "tags"
 ) -> str:
@@ -31,8 +32,10 @@ def predict(
 
     """
     page = tag_folder(images, model, top, out)
-    create_link_artifact(key="tags", link=page.as_uri(), link_text=f"Tags of {images}")
-    return str(page)
+    count, table = tag_counts(page.parent)
+    # no link: browsers refuse those from a page to a file
+    create_table_artifact(key="tags", table=table, description=f"{images} by {model}; page: {page}")
+    return finished(f"{count:,} images tagged; {page}", str(page))
 
 
 def main() -> None:
@@ -54,14 +57,14 @@ def main() -> None:
     )
     parser.add_argument("--out", default="tags", help="folder for the results (default: tags)")
     arguments = parser.parse_args()
-    logging.getLogger("prefect").setLevel(logging.WARNING)
-    try:
-        # before Prefect starts a server, so that bad input is one sentence within seconds
+
+    def check() -> None:
         check_prediction(arguments.images, arguments.top)
         registry.tagger_folder(arguments.model)
-        page = predict(arguments.images, arguments.model, arguments.top, arguments.out)
-    except InputError as error:
-        sys.exit(f"error: {error}")
+
+    page = conduct(
+        check, lambda: predict(arguments.images, arguments.model, arguments.top, arguments.out)
+    )
     sys.stdout.write(f"see it: {page}\n")
 
 

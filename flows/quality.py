@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact
 from flows.command import parse, run_command
 from flows.corpus import label_files
 from flows.doors import check_captions
+from flows.told import finished, in_one_sentence
 from tasks.pages.quality import quality as write_page
 from tasks.profile import Profile, load_profile
 from tasks.results import track
@@ -15,6 +16,7 @@ from tasks.world.files import make_world
 
 
 @flow(name="quality")
+@in_one_sentence
 def quality(
     profile: str | Profile = "demo", settings: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -35,9 +37,11 @@ def quality(
     page = stage.file("index.html")
     with track.run(f"quality {chosen.name}") as run:
         run.metrics(stage.counts | stage.figures)
-        run.artifact(page)
-    create_link_artifact(key="quality", link=page.as_uri(), link_text="Captions and labels")
-    return {"page": str(page), **stage.figures}
+        link = run.page(page)
+    create_link_artifact(key="quality", link=link, link_text="Captions and labels")
+    counts = stage.counts
+    told = f"{counts['captions/labelled']:,} of {counts['captions/kept']:,} captions name a class"
+    return finished(f"{told}; {page}", {"page": str(page), **stage.figures})
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -2,24 +2,26 @@
 
 import argparse
 import csv
-import logging
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_link_artifact
+from prefect.artifacts import create_markdown_artifact
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.command import conduct
+from flows.told import finished, in_one_sentence
 from tasks.errors import InputError
 from tasks.pages.review import PAGE
 from tasks.pages.review import review as draw_review
 from tasks.results import marked, track
 from tasks.results.review import read_marks, tagged_of_run
 from tasks.results.runs import REVIEWED
+from tasks.results.store import check_store
 from tasks.results.tags import THRESHOLDS
 from tasks.serving.predict import check_prediction
 from tasks.serving.registry import tagger_folder
@@ -29,9 +31,11 @@ from tasks.serving.scored import tagged_of_folder
 COUNT = 60
 MODEL = "tai-demo@best"
 SHOWN = 12
+THEN = "python -m flows.review --marks marks.csv"
 
 
 @flow(name="review")
+@in_one_sentence
 def review(
     reviewed: str = "latest",
     images: str | None = None,
@@ -57,11 +61,14 @@ def review(
     is_folder = Path(reviewed).is_dir()
     found = tagged_of_folder(reviewed, model) if is_folder else tagged_of_run(reviewed, images)
     page = draw_review(found, count, seed).file(PAGE)
-    create_link_artifact(key="review", link=page.as_uri(), link_text=f"Check {found.name}")
-    return str(page)
+    # no link: browsers refuse those from a page to a file
+    told = f"Check {found.name} by hand: open `{page}`, then `{THEN}`"
+    create_markdown_artifact(key="review", markdown=told)
+    return finished(f"{count} images to check; {page}", str(page))
 
 
 @flow(name="marks")
+@in_one_sentence
 def marks(path: str) -> dict[str, Any]:
     """Take in marks: precision and recall of all images, moved thresholds, logged to MLflow.
 
@@ -82,12 +89,13 @@ def marks(path: str) -> dict[str, Any]:
         run.metrics({name: of for name, of in found.figures.items() if name != "seconds"})
         for name in (marked.SHARES, marked.MARKS, THRESHOLDS):
             run.artifact(found.file(name))
-    return {
+    result = {
         "stage": str(found.folder),
         "model": model and str(model),
         "card": card,
         "marked": found.counts["images/marked"],
     }
+    return finished(f"{result['marked']} images marked; {found.place}", result)
 
 
 def _print(path: Path, result: dict[str, Any]) -> None:
@@ -160,23 +168,24 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.marks and arguments.reviewed:
         parser.error("expected a run or folder to review, or --marks, which name theirs")
-    logging.getLogger("prefect").setLevel(logging.WARNING)
-    try:
-        if arguments.marks:
-            # before Prefect starts a server, so that bad input is one sentence within seconds
-            read_marks(arguments.marks)
-            _print(arguments.marks, marks(str(arguments.marks)))
-            return
-        name = arguments.reviewed or "latest"
+    if arguments.marks:
+        path = arguments.marks
+        _print(path, conduct(lambda: read_marks(path), lambda: marks(str(path)), check_store))
+        return
+    name = arguments.reviewed or "latest"
+
+    def check() -> None:
         if Path(name).is_dir():
             check_prediction(name, None)
             tagger_folder(arguments.model)
         else:
             tagged_of_run(name, arguments.images)
-        page = review(name, arguments.images, arguments.model, arguments.count, arguments.seed)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    sys.stdout.write(f"check by hand: {page}\nthen: python -m flows.review --marks marks.csv\n")
+
+    page = conduct(
+        check,
+        lambda: review(name, arguments.images, arguments.model, arguments.count, arguments.seed),
+    )
+    sys.stdout.write(f"check by hand: {page}\nthen: {THEN}\n")
 
 
 if __name__ == "__main__":

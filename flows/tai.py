@@ -4,18 +4,19 @@ import logging
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.deployments import run_deployment
-from prefect.states import Completed
 
 from flows.command import command_line, parse, run_command
 from flows.corpus import label_files
-from flows.doors import check
+from flows.doors import check, check_input
 from flows.fit import fit
+from flows.told import finished, in_one_sentence
 from tasks.corpus.readers import is_composed
+from tasks.errors import InputError
 from tasks.labels.refresh import note_training
 from tasks.labels.vocabulary import vocabulary_path
 from tasks.pages.report import report
@@ -37,6 +38,7 @@ LOG = logging.getLogger("tai")
 
 
 @flow(name="tai")
+@in_one_sentence
 def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None) -> dict[str, Any]:
     """Ingest captions, label them by a vocabulary, fit methods, measure them on images and tag.
 
@@ -77,16 +79,13 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         run.metrics(_counts(corpora, labels))
         written = report(chosen, vocabulary, outcome, command)
         page = written.file("index.html")
-        run.artifact(page)
         run.outcome(outcome, report=written)
         run.describe(_description(chosen, table, command))
         model = registry.register(run, chosen, outcome, chosen.headline_method)
         run.tag("model", model)
         if table:
             create_table_artifact(key="map", table=table, description=_heading(chosen))
-        # a browser refuses links from a page to files: MLflow shows the report
-        link = f"{run.link}/artifacts/{page.name}"
-        create_link_artifact(key="report", link=link, link_text="Report")
+        create_link_artifact(key="report", link=run.page(page), link_text="Report")
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
         note_training(chosen, vocabulary.digest, read)
     result = {
@@ -95,10 +94,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         "page": str(page),
         "model": model.removeprefix("models:/"),
     }
-    # Prefect shows the message in its lists, and hands the data to who called
-    return cast(
-        "dict[str, Any]", Completed(message=f"{_told(chosen, headline)}; {page}", data=result)
-    )
+    return finished(f"{_told(chosen, headline)}; {page}", result)
 
 
 def _told(profile: Profile, headline: Mapping[str, Stage]) -> str:
@@ -122,7 +118,12 @@ def _launch(profile: Profile, corpora: list[Stage], labels: list[Stage], run_id:
     if profile.fit == "here":
         keys = fit(**parameters)
     else:
-        keys = run_deployment(profile.fit, parameters=parameters).state.result()  # type: ignore[union-attr]
+        launched = run_deployment(profile.fit, parameters=parameters)
+        state = launched.state  # type: ignore[union-attr]
+        if state is None or not state.is_completed():
+            reason = state and state.message
+            raise InputError(f"{profile.fit}, run {launched.name}: {reason or 'has not finished'}")  # type: ignore[union-attr]
+        keys = state.result()
     return found_again({name: parameters[name] for name in ("corpora", "labels")} | keys)
 
 
@@ -221,4 +222,4 @@ def _print_map(console: "Console", result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    show(run_command(tai, check, parse("flows.tai", "Captions in, mAP and tags out.")))
+    show(run_command(tai, check_input, parse("flows.tai", "Captions in, mAP and tags out.")))

@@ -7,12 +7,16 @@ at hand the threshold stands where as large a share of all scores lies above it.
 is needed.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, Final
 
-from torch import Tensor
-
+from models.lazily import lazily
 from models.metrics import best_thresholds
+
+with lazily():
+    from torch import Tensor
 
 TOP: Final = 3
 """Classes that an image is tagged with where there are no thresholds."""

@@ -4,13 +4,13 @@ An unknown label is neither a positive nor a negative, and adds nothing.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LossName = Literal["ranking", "bce", "asl"]
+from models.choices import LossName
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 

@@ -6,18 +6,24 @@ it for a `Learner`. Everything else (profiles, tables, pages, registry, tagger, 
 asks the method and knows none by name.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
 
-from models.backbone import Backbone, ImageFeatures
+from models.lazily import Module, lazily
 from models.schedule import learning_rate
+
+with lazily():
+    import torch
+    from torch import Tensor
+
+    from models.backbone import Backbone, ImageFeatures
 
 LearnsFrom = Literal["nothing", "captions", "labelled images", "other methods"]
 Need = Literal["causal text tower", "text tower", "dense features"]
@@ -63,7 +69,7 @@ class Setup:
         return torch.Generator().manual_seed(self.seed)
 
 
-class Learner(nn.Module, ABC):
+class Learner(Module, ABC):
     """What the shared trainer fits: parameters, their loss on a batch, and the state they leave."""
 
     def __init__(self, settings: TrainedSettings) -> None:
@@ -151,7 +157,7 @@ class Method(ABC):
     """What `flows.ablations` varies in it."""
 
     def __init__(
-        self, settings: MethodSettings | None = None, parts: Sequence["Method"] = ()
+        self, settings: MethodSettings | None = None, parts: Sequence[Method] = ()
     ) -> None:
         self.settings = self.Settings() if settings is None else settings
         self.parts = tuple(parts)
@@ -159,7 +165,7 @@ class Method(ABC):
         if not isinstance(self.settings, self.Settings):
             raise TypeError(f"{self.name}: {type(settings).__name__} are not its settings")
 
-    def builds_on(self, before: Sequence[type["Method"]]) -> tuple[str, ...]:
+    def builds_on(self, before: Sequence[type[Method]]) -> tuple[str, ...]:
         """Names of what it builds on, among the methods before it in the run; by default none.
 
         Raises:
@@ -201,7 +207,7 @@ class Method(ABC):
         return cls.learner is not Method.learner
 
     @classmethod
-    def owner(cls, member: str) -> type["Method"]:
+    def owner(cls, member: str) -> type[Method]:
         """The class that defines a member: methods that inherit it share what comes of it."""
         return next(each for each in cls.__mro__ if member in vars(each))
 

@@ -4,12 +4,17 @@ Labels are 1 (shown), 0 (not shown) or -1 (ignored, as PASCAL VOC's difficult ob
 image is neither right nor wrong for that class. Booleans do where nothing is ignored.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from models.lazily import lazily
+
+with lazily():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
 
 LARGEST_WEIGHTS = 2**24
 

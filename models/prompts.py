@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbone import Backbone
+from models.choices import Position
 from models.prefix import Layout, encode_last
 
-Position = Literal["end", "middle", "front"]
 CONTEXT_STD = 0.02
 
 

@@ -1,8 +1,13 @@
 """The class templates that TaI-DPT adds to its captions."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
-import open_clip
+from models.lazily import lazily
+
+with lazily():
+    import open_clip
 
 PLAIN = "a photo of a {}."
 PLAIN_REPEATS = 9

@@ -1,5 +1,7 @@
 """Arrow IPC files of one record batch: written whole, read as views of a memory map."""
 
+from __future__ import annotations
+
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 
+from models.lazily import lazily
 from tasks.workspace import finish_shard
+
+with lazily():
+    import torch
 
 Ids = npt.NDArray[np.int32]
 Indices = npt.NDArray[np.int64]

@@ -10,7 +10,7 @@ import ast
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -80,25 +80,25 @@ def _module_files(name: str) -> tuple[Path, ...]:
 
 
 @functools.cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes(), str(path))
-
-
-def _running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes that can run: what stands under `if TYPE_CHECKING` does not."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            for other in child.orelse:
-                yield from (other, *_running(other))
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Imports and texts that can run: what stands under `if TYPE_CHECKING` does not."""
+    found: list[ast.AST] = []
+    pending: list[ast.AST] = [ast.parse(path.read_bytes(), str(path))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            pending += node.orelse
             continue
-        yield child
-        yield from _running(child)
+        if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Constant):
+            found.append(node)
+        pending += ast.iter_child_nodes(node)
+    return tuple(found)
 
 
 @functools.cache
 def _imported(path: Path, packages: frozenset[str]) -> tuple[Path, ...]:
     names: list[str] = []
-    for node in _running(_tree(path)):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +133,7 @@ def _absolute(path: Path, node: ast.ImportFrom) -> str:
 def _named(path: Path) -> tuple[Path, ...]:
     """Files that texts of a module name."""
     found: list[Path] = []
-    for node in _running(_tree(path)):
+    for node in _nodes(path):
         if isinstance(node, ast.JoinedStr):
             first = node.values[0] if node.values else None
             folder = str(first.value) if isinstance(first, ast.Constant) else ""

@@ -18,7 +18,12 @@ def mark_of(pid: int | None = None) -> str:
     """
     number = os.getpid() if pid is None else pid
     began = _began(number)
-    return f"{socket.gethostname()} {_boot()} {number} {began}" if began else ""
+    return f"{place_of()} {number} {began}" if began else ""
+
+
+def place_of() -> str:
+    """The machine, since its last boot."""
+    return f"{socket.gethostname()} {_boot()}"
 
 
 def is_running(mark: str) -> bool | None:

@@ -1,5 +1,7 @@
 """The house: imports go one way, nobody names a method, keys tell the whole truth."""
 
+import ast
+import inspect
 import json
 import os
 import re
@@ -10,12 +12,13 @@ import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_origin
 
 import pyarrow.parquet as pq
 import pytest
 
 from flows.doors import check
+from models import lazily
 from models.methods.zero_shot import ZeroShot
 from tasks import code, workspace
 from tasks.catalogue import catalogue
@@ -132,6 +135,37 @@ def test_nobody_names_a_method_but_its_own_file() -> None:
             named = re.search(rf"(?<![\w-]){name}(?![\w-])", path.read_text(encoding="utf-8"))
             is_free = path in (own, ROOT / "tasks" / "profile.py")
             assert is_free or not named, f"{path} names {name}"
+
+
+def lazy_names(path: Path) -> dict[str, Any]:
+    """What a module imports lazily, by the names it has there."""
+    found = {}
+    for block in ast.parse(path.read_bytes()).body:
+        if not (isinstance(block, ast.With) and "lazily" in ast.dump(block.items[0])):
+            continue
+        for node in block.body:
+            assert isinstance(node, ast.Import | ast.ImportFrom), f"{path}, line {node.lineno}"
+            for alias in node.names:
+                source = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+                # `import a.b` would bind a, and bring it alone
+                assert source or "." not in alias.name, f"{path}, line {node.lineno}"
+                name = alias.name if source else ""
+                found[alias.asname or alias.name] = lazily._brought(source or alias.name, name)
+    return found
+
+
+def test_what_is_imported_lazily_can_be() -> None:
+    """Modules, classes and functions; no constant, and no exception that `except` names."""
+    for path in sources():
+        lazy = lazy_names(path)
+        for name, real in lazy.items():
+            is_fit = inspect.ismodule(real) or callable(real) or get_origin(real)
+            assert is_fit, f"{path}: {name} is a constant"
+        for node in ast.walk(ast.parse(path.read_bytes()) if lazy else ast.Module([], [])):
+            if isinstance(node, ast.ExceptHandler) and node.type:
+                kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+                names = {kind.id for kind in kinds if isinstance(kind, ast.Name)}
+                assert not names & set(lazy), f"{path}, line {node.lineno}"
 
 
 def test_no_file_has_grown_too_long() -> None:

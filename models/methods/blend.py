@@ -1,16 +1,22 @@
 """Scores of several methods blended: what text taught, and what labelled images taught."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from models.backbone import ImageFeatures
-from models.examples import Images
+from models.lazily import lazily
 from models.method import Method, MethodSettings, Scores, Setup, State, Study, state_of
 from models.studies import BLEND, FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
+
+with lazily():
+    import torch
+    from torch import Tensor
+
+    from models.backbone import ImageFeatures
+    from models.examples import Images
 
 IMAGES_AT_ONCE = 256
 

@@ -1,21 +1,27 @@
 """CLOSE (Gu, Clark, Kembhavi, ICCV 2023): a head on caption vectors with noise, used on images."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import SentenceBatch
-from models.losses import ranking_loss
+from models.lazily import Module, lazily
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
-from models.noise import noisy
-from models.prompts import class_embeddings
-from models.scoring import centred, in_context, pooled
 from models.templates import PLAIN
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import SentenceBatch
+    from models.losses import ranking_loss
+    from models.noise import noisy
+    from models.prompts import class_embeddings
+    from models.scoring import centred, in_context, pooled
 
 
 class CloseSettings(TrainedSettings):
@@ -40,7 +46,7 @@ class CloseSettings(TrainedSettings):
     )
 
 
-class Head(nn.Module):
+class Head(Module):
     """Scores [..., C] of features [..., d]: centred class vectors, after a residual hidden layer.
 
     f + B relu(A f + a), with B = 0 at first, is what the class vectors see; without hidden units it

@@ -1,18 +1,25 @@
 """CoCoOp (Zhou et al., CVPR 2022): contexts that each image's own feature shifts."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import ImageBatch
-from models.losses import CosineLoss, LossName
+from models.choices import LossName
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
-from models.prompts import PromptLearner, encode_rows, rows_of
-from models.tower import StoredTower, tower_state
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import ImageBatch
+    from models.losses import CosineLoss
+    from models.prompts import PromptLearner, encode_rows, rows_of
+    from models.tower import StoredTower, tower_state
 
 NARROWING: Final = 16
 """By which the meta-net's hidden layer is narrower than the image's feature."""

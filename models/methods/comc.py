@@ -1,21 +1,27 @@
 """CoMC (Liu et al., ICML 2024): a linear head on noisy caption vectors, and a cross-modal map."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import SentenceBatch
-from models.losses import ranking_loss
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
-from models.noise import noisy
-from models.prompts import class_embeddings
-from models.scoring import merged_scores, pooled
 from models.templates import PLAIN, clip_templates
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import SentenceBatch
+    from models.losses import ranking_loss
+    from models.noise import noisy
+    from models.prompts import class_embeddings
+    from models.scoring import merged_scores, pooled
 
 
 class CoMCSettings(TrainedSettings):

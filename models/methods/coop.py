@@ -1,20 +1,27 @@
 """CoOp (Zhou et al., IJCV 2022): the contexts of prompts, learned from labelled images."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import ImageBatch
-from models.losses import CosineLoss, LossName
+from models.choices import LossName, Position
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
-from models.prompts import Position, PromptLearner
-from models.scoring import global_scores
 from models.studies import BLEND, FEW_SHOT, NOVEL_CLASSES
+
+with lazily():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import ImageBatch
+    from models.losses import CosineLoss
+    from models.prompts import PromptLearner
+    from models.scoring import global_scores
 
 LOOKED_AT = 1024
 """Images whose mean cosine the losses with a bias start from."""

@@ -1,19 +1,25 @@
 """DualCoOp (Sun et al., NeurIPS 2022): a prompt for a class and one against it, by place."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import ImageBatch
-from models.losses import focused_loss
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
-from models.prompts import PromptLearner
 from models.studies import PARTIAL_LABELS
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import ImageBatch
+    from models.losses import focused_loss
+    from models.prompts import PromptLearner
 
 RECIPES: Final[Mapping[str, Mapping[str, Any]]] = {
     "original": {"batch": 32, "scale": 100.0, "sharpness": 20.0},

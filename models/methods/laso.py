@@ -4,21 +4,27 @@ The paper trains a whole network on seen classes first. Here the set networks an
 heads on frozen features; `laso-captions` learns the same from captions, whose labels are sets too.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import CaptionBatch, Examples, ImageBatch
-from models.losses import bce_loss
+from models.lazily import Module, lazily
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings, state_of
-from models.prompts import class_embeddings
 from models.templates import PLAIN
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import CaptionBatch, Examples, ImageBatch
+    from models.losses import bce_loss
+    from models.prompts import class_embeddings
 
 OPERATIONS: Final = ("union", "intersection", "subtraction")
 CANDIDATES: Final = 4096
@@ -45,7 +51,7 @@ class ImageSetSettings(SetSettings):
     )
 
 
-class SetNetwork(nn.Module):
+class SetNetwork(Module):
     """An operation on features [P, d]: a plain one, plus what is learned, which starts as 0."""
 
     def __init__(self, dim: int) -> None:

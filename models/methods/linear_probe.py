@@ -1,17 +1,23 @@
 """A linear probe learns from true labels: for scale, what labelled images would have taught."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import Images
+from models.lazily import lazily
 from models.method import Method, MethodSettings, Scores, Setup, State, Study
 from models.studies import FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
+
+with lazily():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import Images
 
 
 class ProbeSettings(MethodSettings):

@@ -1,16 +1,22 @@
 """ML-FSL (Simon et al., WACV 2022): labels passed on from shots, and a count of labels."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import Examples, ImageBatch
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import Examples, ImageBatch
 
 COUNTS: Final = 20
 """Sums of two label counts that the comparator tells apart: 0 to 19."""

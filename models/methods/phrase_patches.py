@@ -1,21 +1,27 @@
 """Phrases as patches: a caption as a set of things, as the positions of an image are."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import Examples, PhraseBatch
-from models.losses import ranking_loss
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
-from models.prompts import class_embeddings
-from models.scoring import centred, centred_scores, packed_pooled
 from models.templates import PLAIN
+
+with lazily():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import Examples, PhraseBatch
+    from models.losses import ranking_loss
+    from models.prompts import class_embeddings
+    from models.scoring import centred, centred_scores, packed_pooled
 
 
 class PhraseSettings(TrainedSettings):

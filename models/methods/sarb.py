@@ -1,19 +1,25 @@
 """SARB (Pu et al., AAAI 2022): unknown labels filled by blending features of known ones."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from typing import Final
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import Examples, ImageBatch
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, TrainedSettings
-from models.prompts import class_embeddings
 from models.templates import PLAIN
+
+with lazily():
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import Examples, ImageBatch
+    from models.prompts import class_embeddings
 
 IMAGES_AT_ONCE: Final = 64
 SHARE_RATE: Final = 0.01

@@ -5,19 +5,25 @@ its captions), and the compound's own vector is the mean of captions that name j
 labels, no language model. Statistics come from captions, or from the set of images at hand.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import Examples, SentenceBatch
+from models.lazily import lazily
 from models.method import Method, MethodSettings, Scores, Setup, State
-from models.prompts import class_embeddings
 from models.templates import PLAIN, clip_templates
+
+with lazily():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import Examples, SentenceBatch
+    from models.prompts import class_embeddings
 
 CAPTIONS_AT_ONCE = 4096
 REFERENCE = 4096

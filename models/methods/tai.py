@@ -1,14 +1,19 @@
 """TaI (Guo et al., CVPR 2023): the global prompts of TaI-DPT alone."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
-from torch import Tensor
-
-from models.backbone import ImageFeatures
-from models.examples import CaptionBatch
+from models.lazily import lazily
 from models.method import Scores, State
 from models.methods.tai_dpt import TaIDPT
-from models.scoring import global_scores
+
+with lazily():
+    from torch import Tensor
+
+    from models.backbone import ImageFeatures
+    from models.examples import CaptionBatch
+    from models.scoring import global_scores
 
 
 class TaI(TaIDPT):

@@ -1,19 +1,26 @@
 """TaI-DPT (Guo et al., CVPR 2023): global and local prompts tuned on captions, used on images."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
-from models.backbone import ImageFeatures
-from models.examples import CaptionBatch
-from models.losses import LossName, loss_on_cosines
+from models.choices import LossName, Position
+from models.lazily import lazily
 from models.method import Learner, Method, Scores, Setup, State, Study, TrainedSettings
-from models.prompts import Position, PromptLearner
-from models.scoring import global_scores, local_scores, merged_scores, packed_local_scores
 from models.studies import BLEND, FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
+
+with lazily():
+    import torch
+    from torch import Tensor
+
+    from models.backbone import ImageFeatures
+    from models.examples import CaptionBatch
+    from models.losses import loss_on_cosines
+    from models.prompts import PromptLearner
+    from models.scoring import global_scores, local_scores, merged_scores, packed_local_scores
 
 
 class PromptSettings(TrainedSettings):

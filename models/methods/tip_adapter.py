@@ -1,17 +1,14 @@
 """Tip-Adapter and Tip-Adapter-F (Zhang et al., ECCV 2022): labelled images as a cache of keys."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from typing import ClassVar, Final, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
 
-from models.backbone import ImageFeatures
-from models.examples import Examples, ImageBatch, Images
-from models.losses import asymmetric_loss, ranking_loss
+from models.lazily import lazily
 from models.method import (
     Learner,
     Method,
@@ -23,10 +20,19 @@ from models.method import (
     TrainedSettings,
 )
 from models.metrics import average_precisions
-from models.prompts import class_embeddings
-from models.scoring import global_scores
 from models.studies import FEW_SHOT, NOVEL_CLASSES
 from models.templates import PLAIN, clip_templates
+
+with lazily():
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+
+    from models.backbone import ImageFeatures
+    from models.examples import Examples, ImageBatch, Images
+    from models.losses import asymmetric_loss, ranking_loss
+    from models.prompts import class_embeddings
+    from models.scoring import global_scores
 
 ALPHAS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 BETAS: Final = (0.5, 1.0, 2.0, 5.5, 10.0)

@@ -1,16 +1,21 @@
 """Zero-shot CLIP, global and dense (METHODS 2)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from models.backbone import ImageFeatures
+from models.lazily import lazily
 from models.method import Method, Scores, Setup, State
-from models.prompts import class_embeddings
-from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
 from models.templates import PLAIN
+
+with lazily():
+    import torch
+    from torch import Tensor
+
+    from models.backbone import ImageFeatures
+    from models.prompts import class_embeddings
+    from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
 
 
 class ZeroShot(Method):

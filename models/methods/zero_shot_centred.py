@@ -1,17 +1,23 @@
 """Zero-shot CLIP whose class vectors have lost their mean: the best that needs no training."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field
-from torch import Tensor
 
-from models.backbone import ImageFeatures
+from models.lazily import lazily
 from models.method import Method, MethodSettings, Scores, Setup, State, Study
-from models.prompts import class_embeddings
-from models.scoring import centred, centred_scores
 from models.studies import FEW_SHOT, NOVEL_CLASSES, PARTIAL_LABELS
 from models.templates import PLAIN, clip_templates
+
+with lazily():
+    from torch import Tensor
+
+    from models.backbone import ImageFeatures
+    from models.prompts import class_embeddings
+    from models.scoring import centred, centred_scores
 
 FEWEST_CLASSES: Final = 10
 # where classes are few their mean is one of them: common things stand in

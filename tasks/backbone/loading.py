@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
 import logging
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import open_clip
-import torch
-from open_clip.modified_resnet import ModifiedResNet
-
-from models.backbone import Backbone, fold_batch_norms
+from models.lazily import lazily
+from tasks.backbone.configs import config_of
+from tasks.backbone.devices import Precision, device_of, precision_of
 from tasks.backbone.weights import check_activation, check_reach, put_weights
 from tasks.contents import recall, remember
 from tasks.errors import InputError
 from tasks.workspace import canonical, source_sha256
+
+with lazily():
+    import open_clip
+    import torch
+    from open_clip.modified_resnet import ModifiedResNet
+
+    from models.backbone import Backbone, fold_batch_norms
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("tai")
 RANDOM_WEIGHTS = "random weights: every score of this run is meaningless, it only tests the road"
-Precision = Literal["fp32", "bf16"]
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -65,31 +67,6 @@ def _load(
     )
 
 
-def device_of(profile: Profile) -> str:
-    """Where the profile's model runs: `auto` takes CUDA where there is one."""
-    if profile.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("field 'device': cuda asked for, and torch sees none; use auto or cpu")
-    has_cuda = profile.device != "cpu" and torch.cuda.is_available()
-    return "cuda" if has_cuda else "cpu"
-
-
-def precision_of(profile: Profile) -> Precision:
-    """What the profile's model computes in."""
-    return (
-        native_precision(device_of(profile)) if profile.precision == "auto" else profile.precision
-    )
-
-
-@cache
-def native_precision(device: str) -> Precision:
-    """bf16 where the device computes in it by itself; elsewhere it is slower than fp32."""
-    if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    able = torch.cpu.get_capabilities()
-    # by the names of x86, and of ARM
-    return "bf16" if any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
-
-
 def identity_of(profile: Profile) -> str:
     """SHA-256 that tells the profile's backbone from others, without loading it.
 
@@ -106,20 +83,12 @@ def check_backbone(model: str, pretrained: str) -> None:
         InputError: names the field and what there is instead.
 
     """
-    name = _register(model)
-    if name not in open_clip.list_models():
-        near = difflib.get_close_matches(name, open_clip.list_models(), n=3, cutoff=0.4)
-        raise InputError(
-            f"field 'backbone.model': open_clip has no model {model!r}; "
-            f"{'did you mean ' + ', '.join(near) if near else 'see open_clip.list_models()'}?"
-        )
-    _check_libraries(name)
-    if not pretrained:
+    check_named(model, pretrained)
+    if not pretrained or is_known(model, pretrained):
         return
+    name = _register(model)
     if _is_file(pretrained):
         path = Path(pretrained).expanduser()
-        if not path.is_file():
-            raise InputError(f"field 'backbone.pretrained': no weights file {pretrained}")
         taken = check_activation(name, str(path), is_file=True)
         if taken:
             LOG.info("backbone: %s", taken)
@@ -133,6 +102,13 @@ def check_backbone(model: str, pretrained: str) -> None:
     check_activation(name, pretrained, is_file=False)
 
 
+def check_named(model: str, pretrained: str) -> None:
+    """What of `check_backbone` can be told without open_clip."""
+    _check_libraries(model)
+    if _is_file(pretrained) and not Path(pretrained).expanduser().is_file():
+        raise InputError(f"field 'backbone.pretrained': no weights file {pretrained}")
+
+
 def check_weights(model: str, pretrained: str) -> None:
     """Open a weights file, or fetch what a tag names, before work starts; once for each content.
 
@@ -141,20 +117,27 @@ def check_weights(model: str, pretrained: str) -> None:
 
     """
     check_backbone(model, pretrained)
-    if not pretrained:
-        return
-    identity = f"weights {backbone_identity(model, pretrained, seed=0, resolution=None)}"
-    if recall(identity):
+    if not pretrained or is_known(model, pretrained):
         return
     if not _is_file(pretrained):
         check_reach(model, pretrained)
     create_backbone(model, pretrained, seed=0, resolution=None, device="cpu")
-    remember(identity, "whole")
+    remember(_weights(model, pretrained), "whole")
+
+
+def is_known(model: str, pretrained: str) -> bool:
+    """Whether these weights were opened before, as weights of that model."""
+    return bool(recall(_weights(model, pretrained)))
+
+
+def _weights(model: str, pretrained: str) -> str:
+    identity = backbone_identity(model, pretrained, seed=0, resolution=None)
+    return f"weights {version('open_clip_torch')} {identity}"
 
 
 def backbone_identity(model: str, pretrained: str, *, seed: int, resolution: int | None) -> str:
     """SHA-256 that tells backbones apart, without loading one."""
-    config = open_clip.get_model_config(_register(model))
+    config = config_of(model)
     if not pretrained:
         weights = f"random {seed} torch {version('torch')}"
     elif _is_file(pretrained):
@@ -271,7 +254,7 @@ def why_not_causal(model: str) -> str:
 
     The tower itself is looked at when it is built (`Backbone.why_not_causal`).
     """
-    text: dict[str, Any] = open_clip.get_model_config(_register(model))["text_cfg"]
+    text: dict[str, Any] = config_of(model)["text_cfg"]
     if "hf_model_name" in text:
         return "of the transformers library"
     if text.get("no_causal_mask"):
@@ -284,8 +267,8 @@ def why_not_causal(model: str) -> str:
 
 
 def _check_libraries(name: str) -> None:
-    """Refuse a model that needs a library that is not installed."""
-    text: dict[str, Any] = open_clip.get_model_config(name)["text_cfg"]
+    """Refuse a model that there is not, or that needs a library that is not installed."""
+    text: dict[str, Any] = config_of(name)["text_cfg"]
     part = "text tower" if "hf_model_name" in text else "tokenizer"
     asks = "hf_model_name" in text or "hf_tokenizer_name" in text
     if asks and find_spec("transformers") is None:
@@ -304,9 +287,5 @@ def _register(model: str) -> str:
     if not model.endswith(".json"):
         return model
     path = Path(model)
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"field 'backbone.model': {model}: no JSON config: {error}") from error
     open_clip.add_model_config(path)
     return path.stem

@@ -4,6 +4,8 @@ Tensors are read, and nothing else: pickled objects are refused, and of a TorchS
 OpenAI gives its models out) no more than the state is asked for.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import warnings
@@ -16,21 +18,24 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import open_clip
-import torch
-from huggingface_hub import try_to_load_from_cache
-from open_clip.convert import convert_state_dict
-from open_clip.model import (
-    convert_to_custom_text_state_dict,
-    resize_pos_embed,
-    resize_text_pos_embed,
-)
-from safetensors.torch import load_file
-
+from models.lazily import lazily
 from tasks.errors import InputError
 from tasks.workspace import source_sha256
 
-Tensors = dict[str, torch.Tensor]
+with lazily():
+    import open_clip
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+    from open_clip.convert import convert_state_dict
+    from open_clip.model import (
+        convert_to_custom_text_state_dict,
+        resize_pos_embed,
+        resize_text_pos_embed,
+    )
+    from safetensors.torch import load_file
+    from torch import Tensor
+
+Tensors = dict[str, Tensor]
 HEAD: Final = 512
 PAGES: Final = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
 OF_OPENAI: Final = ("input_resolution", "context_length", "vocab_size")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SHOWN: Final = 100
 
 
-@task(name="choose", cache_policy=NO_CACHE)
+@task(name="choose", cache_policy=NO_CACHE, task_run_name="choose")
 def choose_captions(
     profile: Profile, vocabulary: Vocabulary, corpora: Sequence[Stage], labels: Sequence[Stage]
 ) -> Stage:

@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import pyarrow as pa
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.backbone import Backbone
-from models.captions import encode_captions
+from models.lazily import lazily
 from tasks import arrow
 from tasks.arrow import Ids, ranges
-from tasks.backbone.loading import device_of, identity_of, load
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import identity_of, load
 from tasks.captions import partitions
 from tasks.errors import InputError
 from tasks.progress import Progress
@@ -46,6 +45,12 @@ from tasks.workspace import (
     recipe_of,
     run_stage,
 )
+
+with lazily():
+    import torch
+
+    from models.backbone import Backbone
+    from models.captions import encode_captions
 
 if TYPE_CHECKING:
     from tasks.profile import Profile

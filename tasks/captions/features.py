@@ -1,5 +1,7 @@
 """Captions as the training step reads them: stored features, or token ids encoded on the fly."""
 
+from __future__ import annotations
+
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +10,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
-from models.backbone import Backbone
-from models.examples import CaptionBatch, Captions
-from models.scoring import PackedTokens
+from models.lazily import lazily
 from tasks import arrow
 from tasks.arrow import Indices, ranges
 from tasks.captions import partitions
 from tasks.captions.encode import Encoded, StoreDtype, encode_sorted, projection_of
+
+with lazily():
+    import torch
+    from torch.nn import functional as F
+
+    from models.backbone import Backbone
+    from models.examples import CaptionBatch, Captions
+    from models.scoring import PackedTokens
 
 
 def open_captions(

@@ -10,6 +10,8 @@ caption:
 Features depend on the second alone, so those of a caption file last while others come and go.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,12 +19,16 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from models.backbone import Backbone
+from models.lazily import lazily
 from tasks import arrow
 from tasks.arrow import Ids
 from tasks.progress import Progress
+
+with lazily():
+    import torch
+
+    from models.backbone import Backbone
 
 CAPTIONS_PER_PARTITION: Final = 65_536
 CAPTIONS_AT_ONCE: Final = 4096

@@ -19,19 +19,24 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from torch.nn import functional as F
 
-from models.examples import PhraseBatch
+from models.lazily import lazily
 from tasks import arrow
 from tasks.arrow import Ids, Indices, ranges
-from tasks.backbone.loading import device_of, identity_of, load
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import identity_of, load
 from tasks.captions.features import Labels
 from tasks.captions.sentences import sentence_vectors
 from tasks.progress import Progress
 from tasks.workspace import Result, Stage, recipe_of, run_stage
+
+with lazily():
+    import torch
+    from torch.nn import functional as F
+
+    from models.examples import PhraseBatch
 
 if TYPE_CHECKING:
     from models.backbone import Backbone

@@ -5,6 +5,8 @@ sentences that each fit, with the labels that stand in them; a part that names n
 In a sentence that is itself too long, what stands behind the cut gives no label.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -14,8 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from models.backbone import Backbone
+from models.lazily import lazily
 from tasks.progress import Progress
+
+with lazily():
+    from models.backbone import Backbone
 
 CAPTIONS_AT_ONCE: Final = 4096
 AROUND: Final = 4

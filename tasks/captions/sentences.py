@@ -15,20 +15,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from torch.nn import functional as F
 
-from models.examples import SentenceBatch
+from models.lazily import lazily
 from tasks import arrow
 from tasks.arrow import Ids, ranges
-from tasks.backbone.loading import device_of, identity_of, load
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import identity_of, load
 from tasks.captions import partitions
 from tasks.captions.encode import CAPTIONS_PER_SHARD, StoreDtype, encode_sorted, encoded_partition
 from tasks.captions.features import Labels
 from tasks.progress import Progress
 from tasks.workspace import Result, Stage, recipe_of, run_stage
+
+with lazily():
+    import torch
+    from torch.nn import functional as F
+
+    from models.examples import SentenceBatch
 
 if TYPE_CHECKING:
     from models.backbone import Backbone

@@ -16,13 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from torch.nn import functional as F
 
-from models.backbone import Backbone
-from models.captioner import Captioner, Said
+from models.lazily import lazily
 from tasks import pages
 from tasks.backbone.loading import load
 from tasks.describe.learn import read_captioner
@@ -33,6 +30,13 @@ from tasks.progress import Progress
 from tasks.results.caption_scores import caption_scores
 from tasks.results.tags import csv_text
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
+
+with lazily():
+    import torch
+    from torch.nn import functional as F
+
+    from models.backbone import Backbone
+    from models.captioner import Captioner, Said
 
 if TYPE_CHECKING:
     from tasks.profile import Profile

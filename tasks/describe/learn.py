@@ -7,20 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from safetensors.torch import load_file, save_file
 
-from models.captioner import Captioner, TextBatch, turned
+from models.lazily import lazily
 from models.method import Learner, State, TrainedSettings
-from tasks.backbone.loading import device_of, load
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import load
 from tasks.captions.choose import templates_in
 from tasks.captions.sentences import SentenceVectors
 from tasks.describe.texts import Texts
 from tasks.methods.fit import HISTORY, split_captions
 from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.workspace import Result, Stage, digests_of, recipe_of, run_stage, write_whole
+
+with lazily():
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from models.captioner import Captioner, TextBatch, turned
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -66,7 +71,7 @@ class DescribeLearner(Learner):
         return self.settings.learning_rate * min(place / rise, fall)
 
 
-@task(name="captioner", cache_policy=NO_CACHE)
+@task(name="captioner", cache_policy=NO_CACHE, task_run_name="captioner")
 def learn_to_describe(
     profile: Profile, choice: Stage, sentences: Sequence[Stage], on_epoch: OnEpoch
 ) -> Stage:

@@ -1,13 +1,19 @@
 """Captions as the decoder learns them: each one's own CLIP vector, and its tokens."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from models.captioner import TextBatch, padded
+from models.lazily import lazily
 from tasks.captions import partitions
 from tasks.captions.sentences import SentenceVectors
+
+with lazily():
+    import torch
+
+    from models.captioner import TextBatch, padded
 
 
 class Texts:

@@ -1,19 +1,23 @@
 """Images decoded by threads ahead of the model, in batches; only so many are held at once."""
 
+from __future__ import annotations
+
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-import torch
-
+from models.lazily import lazily
 from tasks.images.decode import Source, decode
+
+with lazily():
+    import torch
 
 BATCHES_AHEAD: Final = 4
 MOST_THREADS: Final = 16
 """Pillow decodes and resizes without Python's lock; at addresses, threads wait for the network."""
-Read = torch.Tensor | str
+Read: TypeAlias = "torch.Tensor | str"
 """An image [3, R, R] float32, or why it is none."""
 
 

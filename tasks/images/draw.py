@@ -60,7 +60,7 @@ def check_protocol(profile: Profile, vocabulary: Vocabulary) -> None:
         protocol.draw(label_matrix(entries_table(entries), vocabulary.classes), vocabulary.classes)
 
 
-@task(name="draw", cache_policy=NO_CACHE)
+@task(name="draw", cache_policy=NO_CACHE, task_run_name="draw")
 def draw_labelled(profile: Profile, vocabulary: Vocabulary, listed: Stage, images: Stage) -> Stage:
     """The labelled images and labels to learn from; `listed` itself where those are all.
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.backbone.loading import LoadedBackbone, device_of, identity_of, load
+from models.lazily import lazily
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import LoadedBackbone, identity_of, load
 from tasks.errors import InputError
 from tasks.images.decode import decode
 from tasks.images.features import FEATURES, IMAGES, PARTS, REJECTS, STAGE
@@ -27,6 +28,10 @@ from tasks.images.image_sets import ENTRIES
 from tasks.images.parts import Encode, Pictures, parts_of, pictures_of
 from tasks.images.stored import CONTENTS, SCHEMA
 from tasks.workspace import Result, Stage, digest_of, digests_of, recipe_of, run_stage
+
+with lazily():
+    import torch
+
 
 if TYPE_CHECKING:
     from tasks.profile import Profile

@@ -8,11 +8,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-import torch
 
-from models.backbone import ImageFeatures
+from models.lazily import lazily
 from tasks.images.stored import Rows
 from tasks.workspace import Stage, find_stage
+
+with lazily():
+    import torch
+
+    from models.backbone import ImageFeatures
 
 IMAGES: Final = "images.parquet"
 """The images of a set that have features: file, and a SHA-256 of its features (digest)."""

@@ -9,10 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
-from models.examples import ImageBatch
+from models.lazily import lazily
 from tasks.images.features import StoredFeatures
+
+with lazily():
+    import torch
+
+    from models.examples import ImageBatch
 
 
 def label_matrix(listed: pa.Table, classes: Sequence[str]) -> torch.Tensor:

@@ -24,7 +24,7 @@ EVERY: Final = "every.parquet"
 """All images of the set, beside those of `ENTRIES` that show a novel class."""
 
 
-@task(name="narrow", cache_policy=NO_CACHE)
+@task(name="narrow", cache_policy=NO_CACHE, task_run_name="narrow")
 def narrow(profile: Profile, vocabulary: Vocabulary, listed: Stage) -> Stage:
     """The images that show a novel class, and what they show of such; `listed` if none is novel.
 

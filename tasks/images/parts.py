@@ -21,10 +21,10 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.lazily import lazily
 from tasks import arrow
 from tasks.images.ahead import Read, decoded
 from tasks.images.decode import content_sha256
@@ -43,6 +43,9 @@ from tasks.workspace import (
     recipe_of,
     run_stage,
 )
+
+with lazily():
+    import torch
 
 LOG = logging.getLogger("tai")
 IMAGES_PER_PART: Final = 1024

@@ -3,6 +3,8 @@
 Labels are matrices [N, C] int8 of N images: 1 shown, 0 not shown, -1 unknown.
 """
 
+from __future__ import annotations
+
 import difflib
 import random
 from collections.abc import Sequence
@@ -11,10 +13,13 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
+from models.lazily import lazily
 from tasks.errors import InputError
+
+with lazily():
+    import torch
+    from torch import Tensor
 
 SPLIT_SEED: Final = 0
 """Seed of the public split of COCO into 64 seen and 16 novel classes (LaSO, CVPR 2019)."""

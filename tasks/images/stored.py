@@ -1,5 +1,7 @@
 """What was worked out of images, read from finished partitions (see `tasks.images.parts`)."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -11,9 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
+from models.lazily import lazily
 from tasks import arrow
+
+with lazily():
+    import torch
 
 CONTENTS: Final = "contents.parquet"
 SCHEMA: Final = pa.schema(

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import open_clip
-from huggingface_hub import try_to_load_from_cache
-from torch.nn import functional as F
-
-from models.prompts import class_embeddings
+from models.lazily import lazily
 from models.templates import PLAIN
 from tasks.backbone.loading import WEIGHTS_SUFFIXES, load
+
+with lazily():
+    import open_clip
+    from huggingface_hub import try_to_load_from_cache
+    from torch.nn import functional as F
+
+    from models.prompts import class_embeddings
 
 if TYPE_CHECKING:
     from tasks.labels.missed import Alike

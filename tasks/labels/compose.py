@@ -45,7 +45,7 @@ TRIES: Final = 20
 SHOWN: Final = 5
 
 
-@task(name="compose", cache_policy=NO_CACHE)
+@task(name="compose", cache_policy=NO_CACHE, task_run_name="compose {source.source}")
 def compose_captions(
     source: CaptionSource,
     vocabulary: Vocabulary,

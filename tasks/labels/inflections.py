@@ -5,10 +5,10 @@ The stemmer is code and needs no data. A verb's form stays if it has the verb's 
 (`scissors`, unlike `bus`). A short table holds what no suffix can reach.
 """
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Final
-
-from nltk.stem.snowball import EnglishStemmer
 
 IRREGULAR_PLURALS: Final = {
     "aircraft": ("aircraft",),
@@ -58,7 +58,19 @@ IRREGULAR_PASTS: Final = {
     "wed": ("wed", "wedded"),
 }
 
-_stem = EnglishStemmer().stem
+
+def stem(word: str) -> str:
+    """Snowball's stem of a lower-case word."""
+    return _stemmer()(word)
+
+
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    # NLTK imports all that it has, which takes seconds: a vocabulary is inflected once
+    from nltk.stem.snowball import EnglishStemmer
+
+    stemmed: Callable[[str], str] = EnglishStemmer().stem
+    return stemmed
 
 
 def plurals(noun: str) -> tuple[str, ...]:
@@ -67,7 +79,7 @@ def plurals(noun: str) -> tuple[str, ...]:
         return IRREGULAR_PLURALS[noun]
     if noun.endswith("man") and noun not in REGULAR_MAN:
         return (noun[:-3] + "men",)
-    if noun.endswith(PLURAL_ENDINGS) or (noun.endswith("s") and _stem(noun) != noun):
+    if noun.endswith(PLURAL_ENDINGS) or (noun.endswith("s") and stem(noun) != noun):
         return ()
     if re.search(r"(s|x|z|ch|sh)$", noun):
         return (noun + "es",)
@@ -88,5 +100,5 @@ def verb_forms(verb: str) -> tuple[str, ...]:
     proposed += [base + "ing" for base in bases]
     if verb not in IRREGULAR_PASTS:
         proposed += [base + "ed" for base in bases] + [verb[:-1] + "ied"]
-    regular = [form for form in proposed if _stem(form) == _stem(verb)]
+    regular = [form for form in proposed if stem(form) == stem(verb)]
     return (verb, *dict.fromkeys([*regular, *IRREGULAR_PASTS.get(verb, ())]))

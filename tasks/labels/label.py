@@ -75,7 +75,7 @@ SCHEMA: Final = pa.schema(
 REPEATED: Final = ["classes.list.element", "spans.list.element.class", "spans.list.element.synonym"]
 
 
-@task(name="label", cache_policy=NO_CACHE)
+@task(name="label", cache_policy=NO_CACHE, task_run_name="label {corpus.key}")
 def label_captions(corpus: Stage, vocabulary: Vocabulary) -> Stage:
     """Pseudo-labels of one file's captions."""
 

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import duckdb
 import pyarrow as pa
-from nltk.stem.snowball import EnglishStemmer
 
 import sql
+from tasks.labels.inflections import stem
 from tasks.labels.synonyms import tokenise
 from tasks.labels.vocabulary import Vocabulary
 
@@ -44,8 +44,6 @@ SHORTEST_PART: Final = 4
 LONG: Final = 8
 Alike = Callable[[Sequence[str], Sequence[str]], Sequence[Sequence[float]]]
 """From runs of words and the classes' names to [runs, classes] likeness, 0 to 1."""
-
-_stem = EnglishStemmer().stem
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,8 @@ def _candidates(
         chosen = {"every": every} if "$every" in sql.query(query) else None
         connection.execute(sql.query(query), chosen)
     words = [word for word, _ in rows("words")]
-    stems = {word: _stem(word) for word in words}
-    spelt = {stem: word for word, stem in reversed(stems.items())}
+    stems = {word: stem(word) for word in words}
+    spelt = {stemmed: word for word, stemmed in reversed(stems.items())}
     columns = [pa.array(words, pa.string()), pa.array(stems.values(), pa.string())]
     connection.register("stems", pa.table(columns, ["word", "stem"]))
     rows("grams")
@@ -143,13 +141,20 @@ def _candidates(
     places = dict(rows("places"))
     company: dict[int, dict[int, tuple[float, tuple[str, ...], float]]] = {}
     for number, index, cosine, shared, together in rows("company"):
-        around = tuple(spelt.get(stem, stem) for stem in shared)
+        around = tuple(spelt.get(each, each) for each in shared)
         company.setdefault(number, {})[index] = (cosine, around, together)
     found = [
         _Candidate(
-            stem, tuple(spellings), captions, quiet, _share(places[number]), company.get(number, {})
+            stems,
+            tuple(spellings),
+            captions,
+            quiet,
+            _share(places[number]),
+            company.get(number, {}),
         )
-        for number, stem, spellings, captions, quiet in connection.sql("from candidates").fetchall()
+        for number, stems, spellings, captions, quiet in connection.sql(
+            "from candidates"
+        ).fetchall()
     ]
     return found, silent / max(1, looked_at)
 
@@ -176,7 +181,7 @@ def _synonyms(vocabulary: Vocabulary) -> list[tuple[int, str, tuple[str, ...], t
     for form in vocabulary.forms.to_pylist():
         words = _own_words(form)
         for index in form["class_indices"]:
-            one = (index, form["synonym"], words, tuple(_stem(word) for word in words))
+            one = (index, form["synonym"], words, tuple(stem(word) for word in words))
             found.setdefault((index, form["synonym"]), one)
     return list(found.values())
 
@@ -250,7 +255,7 @@ def _spelling(
         return 0.7, f"ends in “{words[-1]}” as “{{}}”"
     if len(words) > 1 and len(other) > 1 and stems[0] == other_stems[0]:
         return 0.6, f"begins with “{words[0]}” as “{{}}”"
-    shared = next((w for w, stem in zip(words, stems, strict=False) if stem in other_stems), None)
+    shared = next((w for w, own in zip(words, stems, strict=False) if own in other_stems), None)
     return (0.2, f"shares “{shared}” with “{{}}”") if shared else (0.0, "")
 
 

@@ -75,7 +75,7 @@ class Refresh:
     trains: bool
 
 
-@task(name="refresh", cache_policy=NO_CACHE)
+@task(name="refresh", cache_policy=NO_CACHE, task_run_name="refresh")
 def publish_refresh(
     profile: Profile,
     vocabulary: Vocabulary,

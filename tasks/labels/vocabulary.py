@@ -8,19 +8,23 @@ of some synonym switches that form off. Inflections are worked out once per voca
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 import sql
+from tasks.code import code_digest
+from tasks.contents import recall, remember
 from tasks.errors import InputError
 from tasks.labels.inflections import plurals, verb_forms
 from tasks.labels.synonyms import ANY_SYNONYM, Form, Synonym, read_synonyms, tokenise
-from tasks.workspace import canonical
+from tasks.workspace import canonical, digest_of
 
 if TYPE_CHECKING:
     from tasks.profile import Profile
@@ -104,10 +108,14 @@ def load_vocabulary(path: Path) -> Vocabulary:
         raise InputError(f"{path}: no class; expected rows of class,synonym below the header")
     _check_labels(path, synonyms, prompt_names)
     classes = tuple(prompt_names)
-    owners = _owners(path, [synonym for synonym in synonyms if not synonym.yields])
-    yielding = _yielding(path, synonyms, owners)
-    forms = _form_table(owners, yielding, classes)
-    return Vocabulary(path.stem, classes, tuple(prompt_names.values()), forms)
+    rows = [[each.line, each.labels, each.text] for each in synonyms]
+    identity = digest_of(["forms", code_digest([__name__]), version("nltk"), rows])
+    known = recall(identity)
+    forms = json.loads(known) if known else _forms(path, synonyms, classes)
+    if not known:
+        remember(identity, json.dumps(forms))
+    table = pa.Table.from_pylist(forms, schema=FORMS_SCHEMA)
+    return Vocabulary(path.stem, classes, tuple(prompt_names.values()), table)
 
 
 def _check_labels(path: Path, synonyms: list[Synonym], classes: dict[str, str]) -> None:
@@ -195,12 +203,10 @@ def _yielding(
     return found
 
 
-def _form_table(
-    owners: dict[Form, Synonym],
-    yielding: dict[tuple[str, ...], set[str]],
-    classes: tuple[str, ...],
-) -> pa.Table:
-    """`Vocabulary.forms`, in the order of the file."""
+def _forms(path: Path, synonyms: list[Synonym], classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Rows of `Vocabulary.forms`, in the order of the file."""
+    owners = _owners(path, [synonym for synonym in synonyms if not synonym.yields])
+    yielding = _yielding(path, synonyms, owners)
     index = {label: i for i, label in enumerate(classes)}
     rows = []
     ordered = sorted(owners.items(), key=lambda owned: owned[1].line)
@@ -219,4 +225,4 @@ def _form_table(
                 "yields_to_previous": "previous" in sides,
             }
         )
-    return pa.Table.from_pylist(rows, schema=FORMS_SCHEMA)
+    return rows

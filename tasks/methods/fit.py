@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.lazily import lazily
 from models.method import Method, Setup
-from tasks.backbone.loading import device_of, identity_of, load
+from tasks.backbone.devices import device_of
+from tasks.backbone.loading import identity_of, load
 from tasks.captions.choose import templates_in
 from tasks.captions.features import open_captions
 from tasks.captions.phrases import CaptionPhrases
@@ -32,6 +33,9 @@ from tasks.methods.trainer import OnEpoch, finish, train
 from tasks.methods.warm import begin_at, last_fit
 from tasks.methods.warm import remember as remember_fit
 from tasks.workspace import Result, Stage, canonical, digests_of, recipe_of, run_stage, write_whole
+
+with lazily():
+    import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,5 +1,7 @@
 """A fitted method on disk: `state.safetensors`, and `card.json` that says what it is of."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,12 +10,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 
+from models.lazily import lazily
 from models.method import Method, State
 from tasks.catalogue import method_class
 from tasks.errors import InputError
 from tasks.workspace import write_whole
+
+with lazily():
+    from safetensors.torch import load, save
 
 STATE: Final = "state.safetensors"
 CARD: Final = "card.json"

@@ -4,6 +4,8 @@ A run that is killed goes on from its checkpoint, in mid-epoch too, to the same 
 order of an epoch's examples and all that a step draws come from the seed, the epoch and the step.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import time
@@ -11,14 +13,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
-from models.examples import Examples
+from models.lazily import lazily
 from models.method import Learner, State
 from tasks.progress import Progress
 from tasks.workspace import write_whole
+
+with lazily():
+    import torch
+    from safetensors.torch import save
+
+    from models.examples import Examples
 
 CHECKPOINT: Final = "checkpoint.safetensors"
 CHECKPOINT_EVERY_S: Final = 60.0

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
-
+from models.lazily import lazily
 from tasks.errors import InputError
 from tasks.methods.state import CARD, read_state
 from tasks.workspace import find_stage, home, locked, write_whole
+
+with lazily():
+    import torch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

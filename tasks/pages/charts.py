@@ -1,12 +1,14 @@
 """The report's charts: what they show of a run, in figures and in words."""
 
+from __future__ import annotations
+
 from typing import Any, Final
 
 import duckdb
 import numpy as np
-import torch
 
 import sql
+from models.lazily import lazily
 from models.metrics import mean_precision_at_recall
 from tasks import pages
 from tasks.labels.label import LABELS
@@ -16,6 +18,9 @@ from tasks.pages.together import pairs_chart
 from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
 from tasks.results.score import scores_of
+
+with lazily():
+    import torch
 
 LARGEST_CHART: Final = 60
 

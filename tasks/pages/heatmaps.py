@@ -1,18 +1,23 @@
 """Pictures of images for a page: small copies, and where on them a class's local prompt answers."""
 
+from __future__ import annotations
+
 import base64
 import io
 from typing import Final
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch.nn import functional as F
 
+from models.lazily import lazily
 from tasks.images.decode import decode
 from tasks.places import Place
+
+with lazily():
+    import matplotlib as mpl
+    import torch
+    from torch.nn import functional as F
 
 SIDE: Final = 192
 """Pixels of a picture's longer side."""

@@ -5,6 +5,8 @@ fallback, so that one picture serves a light and a dark page, and a file of its 
 Okabe and Ito's, which colour-blind people can tell apart; lines differ in dashes besides.
 """
 
+from __future__ import annotations
+
 import io
 import re
 import warnings
@@ -12,12 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from models.lazily import lazily
+
+with lazily():
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 WIDTH: Final = 4.3
 """Inches; little more than a phone's width in CSS pixels, so that text stays above 11 of them."""

@@ -55,7 +55,7 @@ MISSED_SHOWN: Final = 25
 LONGEST: Final = 300
 
 
-@task(name="quality", cache_policy=NO_CACHE)
+@task(name="quality", cache_policy=NO_CACHE, task_run_name="quality")
 def quality(
     profile: Profile, vocabulary: Vocabulary, labelled: Sequence[tuple[Path, Stage, Stage]]
 ) -> Stage:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 import sql
-from models.backbone import Backbone
 from models.decisions import FEWEST_IMAGES
+from models.lazily import lazily
 from models.method import Method
 from models.metrics import bootstrap_maps, interval
 from tasks import pages
@@ -40,6 +39,11 @@ from tasks.results.outcome import BRANCHES, Outcome
 from tasks.results.score import SCORES, scores_of
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
 
+with lazily():
+    import torch
+
+    from models.backbone import Backbone
+
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
     from tasks.settings import ImageSet
@@ -54,7 +58,7 @@ FEWEST_POSITIVES: Final = 10
 """An AP over fewer images of a class moves by chance."""
 
 
-@task(name="report", cache_policy=NO_CACHE)
+@task(name="report", cache_policy=NO_CACHE, task_run_name="report")
 def report(profile: Profile, vocabulary: Vocabulary, outcome: Outcome, command: str) -> Stage:
     """The page that shows a finished run."""
 

@@ -10,16 +10,20 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from markupsafe import Markup
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.survey import Sample
+from models.lazily import lazily
 from tasks import pages
 from tasks.pages.heatmaps import thumbnail
 from tasks.results.review import Tagged, draw, write_sample
 from tasks.workspace import Result, Stage, digest_of, recipe_of, run_stage, write_whole
+
+with lazily():
+    import torch
+
+    from models.survey import Sample
 
 PAGE: Final = "index.html"
 TEMPLATE: Final = "review.html"

@@ -1,17 +1,22 @@
 """Images for the report: the best and worst understood with their tags, and where prompts look."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import torch
 
+from models.lazily import lazily
 from models.metrics import average_precisions
 from tasks.images.features import StoredFeatures
 from tasks.pages.heatmaps import heat_maps, thumbnail
 from tasks.places import Place
+
+with lazily():
+    import torch
 
 CARDS: Final = 6
 FEWEST_TAGS: Final = 3

@@ -1,13 +1,15 @@
 """An image set of unknown labels on the report: its tags, thresholds, and where prompts look."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow.parquet as pq
-import torch
 
 from models.decisions import FEWEST_IMAGES, TOP
+from models.lazily import lazily
 from tasks.images.features import open_features
 from tasks.pages.heatmaps import heat_maps, thumbnail
 from tasks.pages.showcase import MAPPED, TRUE_MAPS, Shown, Tag, dense_of
@@ -15,6 +17,9 @@ from tasks.profile import Profile
 from tasks.results.outcome import Outcome
 from tasks.results.tags import TABLE, TAGS, thresholds_of
 from tasks.settings import ImageSet
+
+with lazily():
+    import torch
 
 CARDS: Final = 24
 

@@ -1,13 +1,18 @@
 """Captions for a page: the words that named a class, and those that a local prompt answers to."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import torch
-from torch.nn import functional as F
+from models.lazily import lazily
 
-from models.backbone import Backbone
+with lazily():
+    import torch
+    from torch.nn import functional as F
+
+    from models.backbone import Backbone
 
 LONGEST: Final = 400
 """Characters of a caption that a page shows."""
@@ -38,7 +43,6 @@ def spans_of(text: str, spans: Sequence[Mapping[str, Any]]) -> list[Piece]:
     return [piece for piece in pieces if piece.text]
 
 
-@torch.inference_mode()
 def answering_words(
     text: str, prompt: torch.Tensor, backbone: Backbone, kappa: float
 ) -> list[Piece]:
@@ -56,8 +60,9 @@ def answering_words(
     """
     tokens = backbone.tokenize([text])
     length = int(backbone.lengths(tokens)[0])
-    hidden = backbone.encode_text(tokens[:, :length].to(backbone.device))
-    features = F.normalize(backbone.project(hidden)[0].float(), dim=-1).cpu()
+    with torch.inference_mode():
+        hidden = backbone.encode_text(tokens[:, :length].to(backbone.device))
+        features = F.normalize(backbone.project(hidden)[0].float(), dim=-1).cpu()
     weights = (kappa * (features @ F.normalize(prompt.float(), dim=-1))).softmax(dim=0).tolist()
     starts = backbone.starts
     words = [Piece("start", weight=weight) for weight in weights[:starts]]

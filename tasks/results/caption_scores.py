@@ -4,13 +4,18 @@ BLEU is NLTK's. Captions are split as `words_of` does, in place of Java's PTB to
 punctuation left out.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
+from models.lazily import lazily
+
+with lazily():
+    from nltk.translate.bleu_score import SmoothingFunction, corpus_bleu
 
 WORD: Final = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 ORDERS: Final = 4

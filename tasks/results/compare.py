@@ -1,14 +1,15 @@
 """Runs side by side: settings that differ, metrics with intervals, classes that gain and lose."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import torch
-from mlflow.entities import Run as MlflowRun
 
+from models.lazily import lazily
 from models.metrics import bootstrap_maps, interval
 from tasks.errors import InputError
 from tasks.images.labelled import label_matrix
@@ -19,6 +20,10 @@ from tasks.results.outcome import found_again
 from tasks.results.runs import find_runs, logged
 from tasks.results.score import SCORES, scores_of
 from tasks.workspace import Stage
+
+with lazily():
+    import torch
+    from mlflow.entities import Run as MlflowRun
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.lazily import lazily
 from models.metrics import (
     F1,
     LARGEST_WEIGHTS,
@@ -46,6 +46,9 @@ from tasks.results.score import (
     write_rows,
 )
 from tasks.workspace import Result, Stage, run_stage, write_whole
+
+with lazily():
+    import torch
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary

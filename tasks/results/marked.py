@@ -17,10 +17,13 @@ from typing import Any, Final
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.survey import Estimate
+from models.lazily import lazily
 from tasks.results.review import Findings, Shares, findings, read_marks
 from tasks.results.tags import THRESHOLDS
 from tasks.workspace import Result, Stage, file_sha256, recipe_of, run_stage, write_whole
+
+with lazily():
+    from models.survey import Estimate
 
 SHARES: Final = "shares.csv"
 MARKS: Final = "marks.csv"
@@ -29,7 +32,7 @@ OVERALL: Final = "all classes"
 AFTER: Final = "all classes, thresholds moved"
 
 
-@task(name="marks", cache_policy=NO_CACHE)
+@task(name="marks", cache_policy=NO_CACHE, task_run_name="marks")
 def marked(path: Path) -> Stage:
     """Shares and moved thresholds by the CSV of marks `path`."""
     review, places, marks = read_marks(path)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow.compute as pc
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.decisions import decision_rate
+from models.lazily import lazily
 from models.method import Method
 from tasks.backbone.loading import identity_of, load
 from tasks.captions.choose import templates_in
@@ -20,6 +20,9 @@ from tasks.captions.partitions import read_classes
 from tasks.methods.fit import Lesson, open_lesson, split_captions
 from tasks.methods.state import read_state
 from tasks.workspace import Result, digests_of, recipe_of, run_stage, write_whole
+
+with lazily():
+    import torch
 
 if TYPE_CHECKING:
     from models.examples import Examples
@@ -35,7 +38,7 @@ FEWEST_CAPTIONS: Final = 50
 CAPTIONS_PER_BATCH: Final = 512
 
 
-@task(name="decision rate", cache_policy=NO_CACHE)
+@task(name="decision rate", cache_policy=NO_CACHE, task_run_name="decision rate")
 def choose_rate(profile: Profile, vocabulary: Vocabulary, outcome: Outcome) -> Outcome:
     """The outcome with the rate at which images are tagged, where captions were learned from."""
     name, choice = profile.headline_method, outcome.choice
@@ -93,7 +96,6 @@ def scores_captions(method: Method) -> bool:
     return method.owner("score_captions") is not Method
 
 
-@torch.inference_mode()
 def caption_scores(
     captions: Examples[Any], rows: torch.Tensor, method: Method, state: State, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,7 +103,8 @@ def caption_scores(
     scores, labels = [], []
     for some in rows.split(CAPTIONS_PER_BATCH):
         batch = captions.batch(some, device)
-        found = method.score_captions(state, batch)
+        with torch.inference_mode():
+            found = method.score_captions(state, batch)
         if found is None:
             raise ValueError(f"{method.name} scores no captions")
         scores.append(found["merged"].cpu())

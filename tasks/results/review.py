@@ -17,12 +17,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from models.decisions import image_thresholds
+from models.lazily import lazily
 from models.metrics import top_decisions
-from models.moved import moved_thresholds
-from models.survey import Estimate, Sample, draw_sample, ratio
 from tasks.errors import InputError
 from tasks.images.lists import read_table
 from tasks.places import Place
@@ -33,6 +31,12 @@ from tasks.results.runs import find_runs, logged
 from tasks.results.score import SCORES, scores_of
 from tasks.results.tags import thresholds_of
 from tasks.workspace import find_stage, write_whole
+
+with lazily():
+    import torch
+
+    from models.moved import moved_thresholds
+    from models.survey import Estimate, Sample, draw_sample, ratio
 
 SAMPLE: Final = "sample.parquet"
 CARD: Final = "card.json"

@@ -1,19 +1,23 @@
 """Finished runs of `tai` in MLflow: found by what people call them, and what was logged of them."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowRun
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
-
+from models.lazily import lazily
 from tasks.errors import InputError
 from tasks.profile import Profile, load_profile
 from tasks.results import track
 from tasks.results.store import experiment_in, open_store
+
+with lazily():
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+    from mlflow.utils import mlflow_tags
 
 LISTED: Final = 10
 REVIEWED: Final = "reviewed"
@@ -44,14 +48,14 @@ def logged(run: MlflowRun, *names: str) -> tuple[Profile, list[Any]]:
     try:
         profile = load_profile(_json(client, run, "config.json"))
         return profile, [_json(client, run, name) for name in names]
-    except (MlflowException, OSError, KeyError, ValueError) as error:
+    except (mlflow.exceptions.MlflowException, OSError, KeyError, ValueError) as error:
         raise InputError(f"run {run.info.run_id[:8]}: its files cannot be read: {error}") from error
 
 
 def _is_of_tai(run: MlflowRun) -> bool:
     """Not one method's part of a run, nor a review, a refresh or a study."""
     tags = set(run.data.tags)
-    return "model" in tags and not {MLFLOW_PARENT_RUN_ID, REVIEWED} & tags
+    return "model" in tags and not {mlflow_tags.MLFLOW_PARENT_RUN_ID, REVIEWED} & tags
 
 
 def _find(runs: Sequence[MlflowRun], name: str) -> MlflowRun:

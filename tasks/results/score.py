@@ -12,16 +12,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from models.backbone import ImageFeatures
+from models.lazily import lazily
 from models.method import Method, Scores
 from tasks.images.features import StoredFeatures, files_in, open_features
 from tasks.images.image_sets import ENTRIES
 from tasks.methods.state import read_state
 from tasks.workspace import Recipe, Result, Stage, recipe_of, run_stage
+
+with lazily():
+    import torch
+
+    from models.backbone import ImageFeatures
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary

@@ -5,6 +5,8 @@ second that its tables take, would leave it half made for ever. It holds absolut
 home was moved, copied or mounted elsewhere they are set right before anything is written.
 """
 
+from __future__ import annotations
+
 import atexit
 import logging
 import os
@@ -15,15 +17,19 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import sqlalchemy
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
+from models.lazily import lazily
+from tasks.contents import recall, remember
 from tasks.errors import InputError
 from tasks.files import address, home, is_writable, locked, trouble
+
+with lazily():
+    import mlflow
+    import sqlalchemy
+    from mlflow import MlflowClient
 
 LOG = logging.getLogger("tai")
 EXPERIMENT: Final = "tai-flows"
@@ -59,7 +65,11 @@ def open_store() -> MlflowClient:
         elif uri.startswith("sqlite:////"):
             _made(Path(uri.removeprefix("sqlite:///").partition("?")[0]))
         return MlflowClient(uri)
-    except (sqlite3.DatabaseError, sqlalchemy.exc.SQLAlchemyError, MlflowException) as error:
+    except (
+        sqlite3.DatabaseError,
+        sqlalchemy.exc.SQLAlchemyError,
+        mlflow.exceptions.MlflowException,
+    ) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{uri}: no MLflow store: {first}") from error
     except OSError as error:
@@ -85,7 +95,7 @@ def experiment_in(client: MlflowClient) -> str:
             )
         if KIND[0] not in found.tags:
             client.set_experiment_tag(found.experiment_id, *KIND)
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         other = client.get_experiment_by_name(EXPERIMENT) if "exist" in str(error) else None
         if other is None:
             first = str(error).splitlines()[0]
@@ -169,9 +179,15 @@ def _revision(file: Path) -> str:
 
 @cache
 def _newest() -> str:
-    from mlflow.store.db.utils import _get_latest_schema_revision
+    """MLflow's own schema; remembered, for finding it out reads all that there have been."""
+    identity = f"schema of mlflow {version('mlflow')}"
+    known = recall(identity)
+    if not known:
+        from mlflow.store.db.utils import _get_latest_schema_revision
 
-    return str(_get_latest_schema_revision())
+        known = str(_get_latest_schema_revision())
+        remember(identity, known)
+    return known
 
 
 def _make(file: Path) -> None:

@@ -1,5 +1,7 @@
 """MLflow: one run per `tai` run, a nested one per method, with all that made it."""
 
+from __future__ import annotations
+
 import getpass
 import json
 import logging
@@ -12,18 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NAME,
-    MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_SOURCE_TYPE,
-    MLFLOW_USER,
-)
-
+from models.lazily import lazily
 from tasks.errors import InputError
 from tasks.processes import is_running, mark_of
 from tasks.profile import Profile
@@ -31,6 +22,12 @@ from tasks.results.outcome import Outcome
 from tasks.results.store import experiment_in, open_store, tracking_uri
 from tasks.results.tags import TABLE
 from tasks.workspace import Stage
+
+with lazily():
+    import pandas
+    from mlflow import MlflowClient
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+    from mlflow.utils import mlflow_tags
 
 LOG = logging.getLogger("tai")
 
@@ -68,6 +65,11 @@ class Run:
         """Log a file."""
         self.client.log_artifact(self.run_id, str(path), folder)
 
+    def page(self, path: Path) -> str:
+        """Log an HTML page; its address in MLflow's UI, as browsers refuse links to files."""
+        self.artifact(path)
+        return f"{self.link}/artifacts/{path.name}"
+
     def outcome(self, outcome: Outcome, *, report: Stage) -> None:
         """Log which stages the run is made of, and AP by class as a table that the UI shows."""
         keys = outcome.keys() | {"report": report.key}
@@ -102,7 +104,7 @@ class Run:
 
     def describe(self, text: str) -> None:
         """Set the description (Markdown) that stands at the top of the run's page."""
-        self.tag(MLFLOW_RUN_NOTE, text)
+        self.tag(mlflow_tags.MLFLOW_RUN_NOTE, text)
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
@@ -140,15 +142,21 @@ def run(name: str, parent_id: str | None = None, *, source: str = "") -> Iterato
     """
     client = open_store()
     experiment = experiment_in(client)
-    tags = {PROCESS: mark_of(), MLFLOW_SOURCE_TYPE: "LOCAL", MLFLOW_USER: _user()}
+    tags = {
+        PROCESS: mark_of(),
+        mlflow_tags.MLFLOW_SOURCE_TYPE: "LOCAL",
+        mlflow_tags.MLFLOW_USER: _user(),
+    }
     if source:
-        tags[MLFLOW_SOURCE_NAME] = source
+        tags[mlflow_tags.MLFLOW_SOURCE_NAME] = source
     if parent_id:
-        tags[MLFLOW_PARENT_RUN_ID] = parent_id
+        tags[mlflow_tags.MLFLOW_PARENT_RUN_ID] = parent_id
     else:
         _end_the_dead(client, experiment)
         name = _numbered(client, experiment, name)
-    run_id = client.create_run(experiment, tags=tags | {MLFLOW_RUN_NAME: name}).info.run_id
+    run_id = client.create_run(
+        experiment, tags=tags | {mlflow_tags.MLFLOW_RUN_NAME: name}
+    ).info.run_id
     try:
         yield Run(client, experiment, run_id)
     except Exception:

@@ -5,6 +5,8 @@ of, with the partitions that their images lie in; made worlds that such a run re
 opened within the last day; and what a process is building. All else can be made anew.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -15,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-
+from models.lazily import lazily
 from tasks.integrity import MANIFEST, DamagedError, check_bytes, read_manifest, set_aside
 from tasks.results.store import experiment_in, open_store
 from tasks.results.track import STAGES
 from tasks.workspace import home
+
+with lazily():
+    import mlflow
+    from mlflow import MlflowClient
 
 RUNS: Final = 10
 DAYS: Final = 1.0
@@ -110,7 +114,7 @@ def _needed(client: MlflowClient, runs: int) -> set[str]:
             try:
                 path = Path(client.download_artifacts(run_id, name))
                 keys |= _names(json.loads(path.read_text(encoding="utf-8")))
-            except (MlflowException, OSError, ValueError):
+            except (mlflow.exceptions.MlflowException, OSError, ValueError):
                 continue
     return keys
 

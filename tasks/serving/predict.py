@@ -21,12 +21,12 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.lazily import lazily
 from tasks import pages
-from tasks.backbone.loading import native_precision
+from tasks.backbone.devices import best_device, native_precision
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
 from tasks.images.decode import content_sha256
@@ -45,6 +45,9 @@ from tasks.workspace import (
     run_stage,
     write_whole,
 )
+
+with lazily():
+    import torch
 
 TAGS: Final = "tags.parquet"
 TABLE: Final = "tags.csv"
@@ -74,7 +77,7 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     fitted = tagger_folder(model)
     method = read_fitted(fitted).method
     results.mkdir(parents=True, exist_ok=True)
-    place = "cuda" if torch.cuda.is_available() else "cpu"
+    place = best_device()
 
     def work(building: Path) -> Result:
         found = load_tagger(fitted, place)
@@ -105,6 +108,13 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     for name in RESULTS:
         write_whole(results / name, stage.file(name).read_bytes())
     return results / PAGE
+
+
+def tag_counts(results: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Images that were tagged, and of how many each tag is, as `tag_folder` has left them."""
+    tags = pq.read_table(results / TAGS, columns=["tags"])["tags"].to_pylist()
+    counts = Counter(tag["label"] for of_image in tags for tag in of_image)
+    return len(tags), [{"tag": tag, "images": count} for tag, count in counts.most_common()]
 
 
 def check_prediction(images: str, top: int | None) -> list[str]:

@@ -10,6 +10,8 @@ A version is a folder that works by itself. Where MLflow keeps it on this home's
 CLIP's weights in it is one and the same file in all versions (a hard link).
 """
 
+from __future__ import annotations
+
 import io
 import logging
 import os
@@ -20,17 +22,9 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Final
 
-import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
-from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array, Object, Property
-from mlflow.utils.file_utils import local_file_uri_to_path
 from PIL import Image
 
+from models.lazily import lazily
 from tasks.code import ROOT
 from tasks.errors import InputError
 from tasks.profile import Profile
@@ -42,6 +36,16 @@ from tasks.results.tags import thresholds_of
 from tasks.results.track import Run
 from tasks.workspace import digest_of, home, source_sha256
 
+with lazily():
+    import mlflow
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array, Object, Property
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
 LOG = logging.getLogger("tai")
 BEST: Final = "best"
 MODEL: Final = "model"
@@ -51,15 +55,6 @@ REQUIREMENTS: Final = (
     "duckdb", "mlflow", "numpy", "open_clip_torch", "orjson", "pandas", "pillow", "pyarrow",
     "pydantic", "safetensors", "torch", "torchvision",
 )  # fmt: skip
-SIGNATURE: Final = ModelSignature(
-    inputs=Schema(
-        [ColSpec("string", "path", required=False), ColSpec("binary", "image", required=False)]
-    ),
-    outputs=Schema(
-        [ColSpec(Array(Object([Property("label", "string"), Property("score", "double")])), "tags")]
-    ),
-    params=ParamSchema([ParamSpec("top", "long", 0)]),
-)
 
 
 def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
@@ -208,7 +203,7 @@ def best_version(client: MlflowClient, name: str) -> ModelVersion | None:
     """The version that has the alias, None if there is none."""
     try:
         return client.get_model_version_by_alias(name, BEST)
-    except MlflowException:
+    except mlflow.exceptions.MlflowException:
         return None
 
 
@@ -237,7 +232,7 @@ def tagger_folder(model: str) -> Path:
         folder = mlflow.artifacts.download_artifacts(
             artifact_uri=f"{version.source}/{TAGGER}", tracking_uri=tracking_uri()
         )
-    except MlflowException as error:
+    except mlflow.exceptions.MlflowException as error:
         raise InputError(
             f"model {model!r}: neither registered nor a folder; run flows.tai first, or name a "
             f"folder with state.safetensors and card.json; {_registered(client)}"
@@ -263,9 +258,27 @@ def save_model(folder: Path) -> None:
         python_model=str(ROOT / "tasks" / "serving" / "served.py"),
         artifacts={"tagger": str(folder / "tagger")},
         code_paths=[str(ROOT / package) for package in ("tasks", "models", "sql")],
-        signature=SIGNATURE,
+        signature=_signature(),
         input_example=_example(),
         pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],
+    )
+
+
+def _signature() -> ModelSignature:
+    """What a served model takes and gives."""
+    return ModelSignature(
+        inputs=Schema(
+            [ColSpec("string", "path", required=False), ColSpec("binary", "image", required=False)]
+        ),
+        outputs=Schema(
+            [
+                ColSpec(
+                    Array(Object([Property("label", "string"), Property("score", "double")])),
+                    "tags",
+                )
+            ]
+        ),
+        params=ParamSchema([ParamSpec("top", "long", 0)]),
     )
 
 
@@ -273,7 +286,7 @@ def _versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """Versions of a registered model, which is made if it is not there."""
     try:
         client.get_registered_model(name)
-    except MlflowException:
+    except mlflow.exceptions.MlflowException:
         client.create_registered_model(name)
     return list(client.search_model_versions(f"name = '{name}'"))
 

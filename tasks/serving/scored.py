@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from models.decisions import decisions_for
-from tasks.backbone.loading import native_precision
+from models.lazily import lazily
+from tasks.backbone.devices import best_device, native_precision
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
 from tasks.images.decode import content_sha256
@@ -24,6 +24,9 @@ from tasks.results.review import Tagged, tagged
 from tasks.serving.registry import tagger_folder
 from tasks.serving.tagger import RATE, Tagger, load_tagger
 from tasks.workspace import Result, digest_of, recipe_of, run_stage
+
+with lazily():
+    import torch
 
 SCORES: Final = "scores.parquet"
 IMAGES_PER_BATCH: Final = 16
@@ -39,7 +42,7 @@ def tagged_of_folder(images: str, model: str) -> Tagged:
     """
     folder, fitted = Path(images).absolute(), tagger_folder(model)
     files = [entry.file for entry in read_image_set("folder", None, folder).entries]
-    place = "cuda" if torch.cuda.is_available() else "cpu"
+    place = best_device()
     known = read_fitted(fitted)
 
     def work(out: Path) -> Result:

@@ -57,7 +57,9 @@ def up() -> None:
     for pool in ("local", "gpu"):
         _start(f"worker-{pool}", ["prefect", "worker", "start", "--pool", pool])
     if tracking_uri().startswith("sqlite:"):
+        # one person looks at it: each of the usual four workers takes seconds and 250 MB to start
         ui = ["mlflow", "ui", "--backend-store-uri", tracking_uri(), "--host", HOST]
+        ui += ["--workers", "1"]
         command = [*ui, "--port", str(ui_port)]
         _serve("mlflow", command, ui_port, "TAI_MLFLOW_PORT", f"{mlflow_ui()}/health")
     sys.stdout.write(

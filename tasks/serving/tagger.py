@@ -1,5 +1,7 @@
 """The product of a run: a frozen CLIP and a fitted method, that tags images."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,15 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 from models.decisions import Decisions
+from models.lazily import lazily
 from models.method import Method
-from tasks.backbone.loading import LoadedBackbone, load_backbone, native_precision
+from tasks.backbone.devices import native_precision
+from tasks.backbone.loading import LoadedBackbone, load_backbone
 from tasks.errors import InputError
 from tasks.images.decode import decode
 from tasks.methods.state import CARD, STATE, Fitted, read_fitted
 from tasks.workspace import write_whole
+
+with lazily():
+    import torch
 
 RATE: Final = "decision_rate"
 KAPPA: Final = 40.0

@@ -42,7 +42,7 @@ SHEET_ROWS: Final = 3
 """Rows of the contact sheet for each image set."""
 
 
-@task(name="world", cache_policy=NO_CACHE)
+@task(name="world", cache_policy=NO_CACHE, task_run_name="world")
 def make_world(profile: Profile) -> Profile:
     """The profile with its paths in the rendered world; as it is, if it asks for none."""
     settings = profile.world

@@ -28,9 +28,3 @@ def test_a_study_is_a_run_with_a_nested_one_per_variant(tmp_path: Path) -> None:
         assert variant in text
     # what is shown is what was typed
     assert " ".join(["python -m flows.ablations", *asked, f"--set {once}"]) in text
-
-
-def test_an_unknown_study_is_one_sentence(tmp_path: Path) -> None:
-    done = run_python(tmp_path, "-m", "flows.ablations", "lenght")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: study 'lenght' is unknown")

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from benchmarks import plain
 from models.backbone import Backbone
+from models.choices import Position
 from models.prefix import Layout
-from models.prompts import Position, PromptLearner, class_embeddings
+from models.prompts import PromptLearner, class_embeddings
 from models.templates import caption_templates
 
 from .conftest import small_backbone

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from benchmarks import plain
 from benchmarks.captions import made_up, made_up_classes
 from models.backbone import Backbone
+from models.choices import Position
 from models.examples import CaptionBatch
 from models.method import Setup
 from models.methods.tai_dpt import PromptSettings, PromptTuning
-from models.prompts import Position
 from models.scoring import PackedTokens
 from tasks.backbone.loading import load_backbone
 from tests.models.conftest import small_backbone

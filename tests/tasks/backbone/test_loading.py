@@ -7,13 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks.backbone.loading import (
-    check_backbone,
-    identity_of,
-    load,
-    native_precision,
-    precision_of,
-)
+from tasks.backbone.devices import native_precision, precision_of
+from tasks.backbone.loading import check_backbone, identity_of, load
 from tasks.errors import InputError
 from tasks.methods.needs import check_needs
 from tasks.profile import load_profile

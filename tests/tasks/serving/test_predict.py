@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tasks.backbone.loading import native_precision
+from tasks.backbone.devices import native_precision
 from tasks.errors import InputError
 from tasks.serving import predict
 from tasks.serving.predict import tag_folder

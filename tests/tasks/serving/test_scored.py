@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from models.decisions import FEWEST_IMAGES, image_thresholds
-from tasks.backbone.loading import native_precision
+from tasks.backbone.devices import native_precision
 from tasks.errors import InputError
 from tasks.methods.state import CARD
 from tasks.serving.scored import tagged_of_folder

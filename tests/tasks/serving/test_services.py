@@ -1,7 +1,9 @@
 """`make up`, a typed run that launches another one, `make down`; in a copy of the project."""
 
 import json
+import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from mlflow import MlflowClient
 ROOT = Path(__file__).parents[3]
 BUSY_S = 5
 """For a machine that does other things too."""
+WORLD = {"world.captions": 200, "world.scenes": 30, "world.labelled": 30}
 PARTS = ("flows", "tasks", "models", "sql", "demo", "prefect.yaml")
 
 
@@ -80,13 +83,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def test_a_typed_run_launches_fit_on_the_gpu_pool(project: Project) -> None:
-    small = {
-        "world.captions": 200,
-        "world.scenes": 30,
-        "world.labelled": 30,
-        "methods.tai-dpt.epochs": 1,
-    }
-    settings = json.dumps({"fit": "fit/gpu"} | small)
+    settings = json.dumps(WORLD | {"fit": "fit/gpu", "methods.tai-dpt.epochs": 1})
     prefect = str(Path(sys.executable).parent / "prefect")
     command = (prefect, "deployment", "run", "tai/full", "--watch")
     done = project.run(*command, "--param", f"settings={settings}")
@@ -101,6 +98,33 @@ def test_a_typed_run_launches_fit_on_the_gpu_pool(project: Project) -> None:
     assert "mAP" in parent.data.metrics
     (gpu,) = (project.home / "services").glob("worker-gpu.log")
     assert "fit tai-dpt" in gpu.read_text()
+    # the list of runs says how it went, and where to look
+    (run,) = flow_runs(project, "tai")
+    page = next((project.home / "report").glob("*/index.html"))
+    assert re.fullmatch(rf".+: mAP [\d.]+ on .+; {page}", run["state"]["message"])
+    # a line of a task is shown with the task's name
+    lines = logs_of(project, flow_runs(project, "fit")[0])
+    assert any(line["name"] == "tai" and line["task_run_id"] for line in lines)
+    links = [each["data"] for each in api(project, "artifacts/filter", {"limit": 100})]
+    assert any("](http://" in str(link) for link in links)
+    assert not [link for link in links if "](file:" in str(link)]
+
+
+def test_a_run_that_fails_says_one_sentence(project: Project) -> None:
+    prefect = str(Path(sys.executable).parent / "prefect")
+    settings = json.dumps(WORLD | {"images.0.folder": "nowhere"})
+    command = (prefect, "deployment", "run", "tai/full", "--watch")
+    done = project.run(*command, "--param", f"settings={settings}")
+    (run,) = (each for each in flow_runs(project, "tai") if each["state"]["type"] == "FAILED")
+    assert re.fullmatch(r"[^\n]*nowhere: no such folder[^\n]*", run["state"]["message"])
+    assert done.returncode, done.stdout
+    lines = logs_of(project, run)
+    assert [line["message"] for line in lines if line["level"] >= logging.ERROR] == [
+        run["state"]["message"]
+    ]
+    assert not [line for line in lines if "Traceback" in line["message"]]
+    (local,) = (project.home / "services").glob("worker-local.log")
+    assert "Traceback" not in local.read_text()
 
 
 def test_both_servers_answer_on_loopback_alone(project: Project) -> None:
@@ -135,6 +159,15 @@ def api(project: Project, path: str, body: object = None) -> Any:
         return json.loads(answer.read() or b"null")
 
 
+def flow_runs(project: Project, flow: str) -> list[Any]:
+    return list(api(project, "flow_runs/filter", {"flows": {"name": {"any_": [flow]}}}))
+
+
+def logs_of(project: Project, run: Any) -> list[Any]:
+    asked = {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "limit": 200}
+    return list(api(project, "logs/filter", asked))
+
+
 def until(found: Callable[[], Any], patience_s: float = 240) -> Any:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
@@ -159,9 +192,8 @@ def test_a_cron_of_every_minute_makes_and_finishes_a_run(project: Project) -> No
     assert nightly["tags"] == ["captions", "refresh", "nightly"]
     # its next nights are planned
     assert until(lambda: len(runs_of(project, nightly["id"], "SCHEDULED")) >= 3, 90)
-    small = {"world.captions": 200, "world.scenes": 30, "world.labelled": 30}
     schedule = {"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}
-    planned = [schedule | {"parameters": {"settings": small}}]
+    planned = [schedule | {"parameters": {"settings": WORLD}}]
     api(project, f"deployments/{nightly['id']}/schedules", planned)
     done = until(lambda: runs_of(project, nightly["id"], "COMPLETED"))
     assert all(run["auto_scheduled"] for run in done)
