@@ -66,6 +66,17 @@ def read_fitted(folder: Path) -> Fitted:
         InputError: a file is missing or not what it must be, or the method is not installed.
 
     """
+    method, classes, card = read_card(folder)
+    return Fitted(method, read_state(folder), classes, card)
+
+
+def read_card(folder: Path) -> tuple[Method, tuple[str, ...], Mapping[str, Any]]:
+    """What a folder's card says: the method with its settings, the classes, the card itself.
+
+    Raises:
+        InputError: see `read_fitted`.
+
+    """
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +88,7 @@ def read_fitted(folder: Path) -> Fitted:
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a fitted method's card: {error}") from error
-    return Fitted(_method(path, name, card), read_state(folder), classes, card)
+    return _method(path, name, card), classes, card
 
 
 def _method(path: Path, name: str, described: Mapping[str, Any]) -> Method:

@@ -30,7 +30,7 @@ from tasks.backbone.devices import best_device, native_precision
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
 from tasks.images.decode import content_sha256
-from tasks.methods.state import read_fitted
+from tasks.methods.state import read_card
 from tasks.pages import heatmaps
 from tasks.places import place_of
 from tasks.progress import Progress
@@ -75,7 +75,7 @@ def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
     folder, results = Path(images).absolute(), Path(out).absolute()
     files = check_prediction(images, top)
     fitted = tagger_folder(model)
-    method = read_fitted(fitted).method
+    method, _, _ = read_card(fitted)
     results.mkdir(parents=True, exist_ok=True)
     place = best_device()
 
