@@ -2,40 +2,44 @@
 
 import argparse
 import sys
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
 from flows.command import conduct
 from flows.told import finished, in_one_sentence
-from tasks.serving import registry
-from tasks.serving.predict import check_prediction, tag_counts, tag_folder
+from tasks.serving.predict import check_prediction, tag_folder
+from tasks.serving.registry import find_model
 
 
 @flow(name="predict")
 @in_one_sentence
 def predict(
     images: str, model: str = "tai-demo@best", top: int | None = None, out: str = "tags"
-) -> str:
+) -> dict[str, Any]:
     """Tag every image of a folder with its classes; what was done before costs nothing.
 
     Args:
         images: folder of images, looked through with its subfolders.
         model: registered model as name@alias or name/version, or a folder that holds
             state.safetensors and card.json.
-        top: tags per image; by default every class above its threshold, or 3 where there
-            are no thresholds.
-        out: folder for tags.parquet, tags.csv, rejects.csv and the page index.html.
+        top: tags per image; by default every class above its threshold, which is set for
+            these images where they are 50 or more, or 3 where there are no thresholds.
+        out: folder for tags.parquet, tags.csv, thresholds.json, rejects.csv, passed_over.csv
+            and the page index.html.
 
     Returns:
-        Path of the page.
+        `page`, its path; `told`, sentences on how the images were tagged and what to do next.
 
     """
-    page = tag_folder(images, model, top, out)
-    count, table = tag_counts(page.parent)
+    found = tag_folder(images, model, top, out)
     # no link: browsers refuse those from a page to a file
-    create_table_artifact(key="tags", table=table, description=f"{images} by {model}; page: {page}")
-    return finished(f"{count:,} images tagged; {page}", str(page))
+    table = [{"tag": tag, "images": count} for tag, count in found.tags.items()]
+    told = f"{images} by {model}; page: {found.page}"
+    create_table_artifact(key="tags", table=table, description=told)
+    result = {"page": str(found.page), "told": list(found.told)}
+    return finished(f"{found.images:,} images tagged; {found.page}", result)
 
 
 def main() -> None:
@@ -60,12 +64,12 @@ def main() -> None:
 
     def check() -> None:
         check_prediction(arguments.images, arguments.top)
-        registry.tagger_folder(arguments.model)
+        find_model(arguments.model)
 
-    page = conduct(
+    found = conduct(
         check, lambda: predict(arguments.images, arguments.model, arguments.top, arguments.out)
     )
-    sys.stdout.write(f"see it: {page}\n")
+    sys.stdout.write("\n".join([*found["told"], f"see it: {found['page']}", ""]))
 
 
 if __name__ == "__main__":

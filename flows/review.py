@@ -24,8 +24,8 @@ from tasks.results.runs import REVIEWED
 from tasks.results.store import check_store
 from tasks.results.tags import THRESHOLDS
 from tasks.serving.predict import check_prediction
-from tasks.serving.registry import tagger_folder
-from tasks.serving.reviewed import write_reviewed
+from tasks.serving.registry import find_model
+from tasks.serving.reviewed import keep_reviewed
 from tasks.serving.scored import tagged_of_folder
 
 COUNT = 60
@@ -77,21 +77,24 @@ def marks(path: str) -> dict[str, Any]:
 
     Returns:
         `stage`, the folder of the results; `model`, what `flows.predict` takes, with the moved
-        thresholds; `card`, what was reviewed; `marked`, how many images.
+        thresholds (of a registered model the next version); `card`, what was reviewed; `marked`,
+        how many images.
 
     """
     marked_review, _, _ = read_marks(Path(path))
     card = marked_review.card
     found = marked.marked(Path(path))
-    model = write_reviewed(card["model"], found.file(THRESHOLDS)) if card["model"] else None
+    model = None
     with track.run(f"review {card['name']}", card["run"]) as run:
         run.tag(REVIEWED, marked_review.key)
         run.metrics({name: of for name, of in found.figures.items() if name != "seconds"})
         for name in (marked.SHARES, marked.MARKS, THRESHOLDS):
             run.artifact(found.file(name))
+        if card["model"]:
+            model = keep_reviewed(run, card["model"], found, THRESHOLDS)
     result = {
         "stage": str(found.folder),
-        "model": model and str(model),
+        "model": model,
         "card": card,
         "marked": found.counts["images/marked"],
     }
@@ -177,7 +180,7 @@ def main() -> None:
     def check() -> None:
         if Path(name).is_dir():
             check_prediction(name, None)
-            tagger_folder(arguments.model)
+            find_model(arguments.model)
         else:
             tagged_of_run(name, arguments.images)
 

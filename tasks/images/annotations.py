@@ -104,4 +104,4 @@ def _of_folder(folder: Place) -> Listing:
             f"{folder}: no image; expected at least one, found {others or 'nothing at all'}"
         )
     entries = [ImageEntry(file, file, None) for file in found.pictures]
-    return Listing(entries, passed_over=found.passed_over)
+    return Listing(entries, passed_over=found.passed_over, others=found.others)

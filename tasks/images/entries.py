@@ -26,3 +26,5 @@ class Listing:
     """A sentence on each: its position, the field, and what stands there."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """How many other files a folder without a list has, by suffix."""
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Why each of them is passed over, by path."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +29,15 @@ CARD: Final = "card.json"
 class Fitted:
     """A method with its settings and its state."""
 
+    folder: Path
     method: Method
-    state: State
     classes: tuple[str, ...]
     card: Mapping[str, Any]
+
+    @cached_property
+    def state(self) -> State:
+        """The tensors, read when first asked for; raises as `read_state` does."""
+        return read_state(self.folder)
 
 
 def write_state(state: State, card: Mapping[str, Any], folder: Path) -> None:
@@ -60,21 +66,10 @@ def read_state(folder: Path) -> State:
 
 
 def read_fitted(folder: Path) -> Fitted:
-    """The method, settings, state and classes in a folder.
+    """The method, settings and classes in a folder, and its state when that is asked for.
 
     Raises:
-        InputError: a file is missing or not what it must be, or the method is not installed.
-
-    """
-    method, classes, card = read_card(folder)
-    return Fitted(method, read_state(folder), classes, card)
-
-
-def read_card(folder: Path) -> tuple[Method, tuple[str, ...], Mapping[str, Any]]:
-    """What a folder's card says: the method with its settings, the classes, the card itself.
-
-    Raises:
-        InputError: see `read_fitted`.
+        InputError: the card is missing or not what it must be, or the method is not installed.
 
     """
     path = folder / CARD
@@ -88,7 +83,7 @@ def read_card(folder: Path) -> tuple[Method, tuple[str, ...], Mapping[str, Any]]
         ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a fitted method's card: {error}") from error
-    return _method(path, name, card), classes, card
+    return Fitted(folder, _method(path, name, card), classes, card)
 
 
 def _method(path: Path, name: str, described: Mapping[str, Any]) -> Method:

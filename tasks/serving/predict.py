@@ -1,120 +1,103 @@
-"""Predict stage: tags for a folder of images, and a page that shows them while the work goes on.
+"""Predict stage: tags for a folder of images, by thresholds that its own scores set.
 
-    tags.parquet   file, tags (label and score, best first), nearest (the tag to guess at, if any)
-    tags.csv       a row per file and tag: file, rank, label, score
-    rejects.csv    a row per image that cannot be read: file, reason
+    tags.parquet      file, tags (label and score, best first), nearest (the tag to guess at)
+    tags.csv          a row per file and tag: file, rank, label, score
+    rejects.csv       a row per image that cannot be read: file, reason
+    thresholds.json   threshold by class; none where there are none
 
-A killed run goes on after the last whole run of images.
+They come to lie in the folder that was asked for, with `passed_over.csv` (what else lies among the
+images, and why it is none) and `index.html`, a page that is there while the work goes on.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-import time
-from collections import Counter
+import json
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from models.decisions import Decisions
 from models.lazily import lazily
-from tasks import pages
-from tasks.backbone.devices import best_device, native_precision
 from tasks.errors import InputError
 from tasks.images.annotations import read_image_set
-from tasks.images.decode import content_sha256
-from tasks.methods.state import read_card
-from tasks.pages import heatmaps
-from tasks.places import place_of
-from tasks.progress import Progress
-from tasks.serving.registry import tagger_folder
-from tasks.serving.tagger import Tagger, load_tagger
-from tasks.workspace import (
-    Result,
-    digest_of,
-    finish_shard,
-    has_shard,
-    recipe_of,
-    run_stage,
-    write_whole,
-)
+from tasks.images.folders import passed_over_told
+from tasks.methods.state import Fitted, read_fitted
+from tasks.pages.gallery import Gallery
+from tasks.places import Address, place_of
+from tasks.results.tags import SCHEMA, TABLE, TAGS, THRESHOLDS, csv_text
+from tasks.serving.registry import Model, find_model
+from tasks.serving.scored import Row, Scored, score_folder
+from tasks.serving.tagger import decisions_of, rate_of, stored_thresholds, told_of
+from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole
 
 with lazily():
     import torch
 
-TAGS: Final = "tags.parquet"
-TABLE: Final = "tags.csv"
 REJECTS: Final = "rejects.csv"
-RESULTS: Final = ("tags.parquet", "tags.csv", "rejects.csv", "index.html")
+PASSED_OVER: Final = "passed_over.csv"
+RESULTS: Final = (TAGS, TABLE, REJECTS, THRESHOLDS)
 PAGE: Final = "index.html"
-IMAGES_PER_PART: Final = 128
-IMAGES_PER_BATCH: Final = 16
-CARDS: Final = 120
-REFRESH_S: Final = 3.0
-TAG: Final = pa.struct({"label": pa.string(), "score": pa.float32()})
-SCHEMA: Final = pa.schema(
-    {
-        "file": pa.string(),
-        "tags": pa.list_(TAG),
-        "nearest": TAG,
-        "reason": pa.string(),
-    }
-)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a folder's tags have come to."""
+
+    page: Path
+    images: int
+    """How many could be read."""
+    tags: dict[str, int]
+    """Of how many images each tag is, the most frequent first."""
+    told: tuple[str, ...]
+    """Sentences: how many have tags, by which thresholds, what was passed over, what to do next."""
 
 
 @task(name="predict", cache_policy=NO_CACHE, task_run_name="predict {images}")
-def tag_folder(images: str, model: str, top: int | None, out: str) -> Path:
-    """Tags of a folder's images, copied to `out`; returns the page of them."""
-    folder, results = Path(images).absolute(), Path(out).absolute()
+def tag_folder(images: str, model: str, top: int | None, out: str) -> Prediction:
+    """Tags of a folder's images, copied to `out`, and the page of them."""
     files = check_prediction(images, top)
-    fitted = tagger_folder(model)
-    method, _, _ = read_card(fitted)
+    folder, results = place_of(images), Path(out).absolute()
+    if isinstance(folder, Address):
+        raise InputError(
+            f"{images}: expected a folder here; at an address pictures are tagged as an image set "
+            "of a profile ([[images]])"
+        )
+    found = find_model(model)
+    fitted = read_fitted(found.folder)
+    about = _about(found, fitted) | {"review": _review_command(folder, found)}
     results.mkdir(parents=True, exist_ok=True)
-    place = best_device()
+    gallery = Gallery(results / PAGE, folder, len(files), about)
 
-    def work(building: Path) -> Result:
-        found = load_tagger(fitted, place)
-        return Result(*write_tags(folder, files, found, top, building, results / PAGE))
+    def seen(rows: Sequence[Row]) -> None:
+        for_now = Decisions(fitted.classes, stored_thresholds(fitted.card), top)
+        gallery.add([_tagged(row, for_now) for row in rows])
 
-    recipe = recipe_of(
-        "predict",
-        __name__,
-        type(method).__module__,
-        inputs={
-            "images": digest_of([[file, content_sha256(folder / file)] for file in files]),
-            "model": digest_of(
-                [
-                    [path.name, content_sha256(path)]
-                    for path in sorted(fitted.iterdir())
-                    if path.is_file()
-                ]
-            ),
-        },
-        parameters={
-            "folder": folder.name,
-            "top": top,
-            "device": place,
-            "precision": native_precision(place),
-        },
-    )
-    stage = run_stage(recipe, work, resumable=True)
+    scored = score_folder(images, found.address, seen)
+    stage = _tags(scored, top)
     for name in RESULTS:
         write_whole(results / name, stage.file(name).read_bytes())
-    return results / PAGE
-
-
-def tag_counts(results: Path) -> tuple[int, list[dict[str, Any]]]:
-    """Images that were tagged, and of how many each tag is, as `tag_folder` has left them."""
-    tags = pq.read_table(results / TAGS, columns=["tags"])["tags"].to_pylist()
-    counts = Counter(tag["label"] for of_image in tags for tag in of_image)
-    return len(tags), [{"tag": tag, "images": count} for tag, count in counts.most_common()]
+    others = scored.listing.others
+    write_whole(results / PASSED_OVER, csv_text(["file", "reason"], list(others.items())))
+    told = told_of(fitted.card, stage.counts["images/kept"], top)
+    whole = gallery.anew(told, others)
+    for batch in pq.ParquetFile(stage.file(TAGS)).iter_batches():
+        whole.add([row | {"reason": None} for row in batch.to_pylist()])
+    with stage.file(REJECTS).open(encoding="utf-8", newline="") as file:
+        whole.add([row | {"tags": None} for row in csv.DictReader(file)])
+    return Prediction(
+        results / PAGE,
+        stage.counts["images/kept"],
+        dict(whole.counts.most_common()),
+        _told(scored, stage, told, about["review"], results),
+    )
 
 
 def check_prediction(images: str, top: int | None) -> list[str]:
@@ -125,131 +108,110 @@ def check_prediction(images: str, top: int | None) -> list[str]:
     return [entry.file for entry in listing.entries]
 
 
-@dataclass
-class Gallery:
-    """The page, written again every few seconds until all is done."""
+def _tags(scored: Scored, top: int | None) -> Stage:
+    fitted = scored.fitted
 
-    path: Path
-    folder: Path
-    total: int
-    cards: list[dict[str, Any]] = field(default_factory=list)
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-    untagged: int = 0
-    done: int = 0
-    written: float = 0.0
+    def work(out: Path) -> Result:
+        return Result(write_tags(scored, top, out), {})
 
-    def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Show some more rows of the result."""
-        for row in rows:
-            self.done += 1
-            self.counts.update(tag["label"] for tag in row["tags"] or ())
-            if row["reason"] is not None:
-                self.rejects.append(row)
-                continue
-            self.untagged += not row["tags"]
-            if len(self.cards) < CARDS:
-                picture = heatmaps.thumbnail(self.folder / row["file"], side=160)
-                self.cards.append({**row, "picture": picture})
-        if self.done == self.total or time.monotonic() - self.written > REFRESH_S:
-            write_whole(self.path, self.render())
-            self.written = time.monotonic()
-
-    def render(self) -> str:
-        """The page as it stands."""
-        return pages.render(
-            "gallery.html",
-            folder=self.folder.name,
-            total=self.total,
-            done=self.done,
-            refresh=round(REFRESH_S) if self.done < self.total else 0,
-            cards=self.cards,
-            counts=self.counts.most_common(),
-            untagged=self.untagged,
-            rejects=self.rejects,
-            table=TABLE,
-        )
+    recipe = recipe_of(
+        "predict",
+        __name__,
+        inputs={"scores": scored.stage.digest},
+        parameters={
+            "classes": list(fitted.classes),
+            "rate": rate_of(fitted.card),
+            "thresholds": fitted.card.get("thresholds"),
+            "top": top,
+        },
+    )
+    return run_stage(recipe, work)
 
 
-def write_tags(
-    folder: Path, files: Sequence[str], tagger: Tagger, top: int | None, out: Path, live: Path
-) -> tuple[dict[str, int], dict[str, Any]]:
-    """Tag images as `Tagger.tags` does; `live` is the page to look at meanwhile.
+def write_tags(scored: Scored, top: int | None, out: Path) -> dict[str, int]:
+    """Write tags, rejects and thresholds of a folder's scores.
 
     Returns:
-        Counts images/read = images/kept + images/rejected, and figures.
-
-    Raises:
-        InputError: no image at all can be read.
+        Counts images/read = images/kept + images/rejected, and images/untagged.
 
     """
-    runs = [files[at : at + IMAGES_PER_PART] for at in range(0, len(files), IMAGES_PER_PART)]
-    parts = [out / f"part-{number:05d}.parquet" for number in range(len(runs))]
-    done = sum(len(run) for run, part in zip(runs, parts, strict=True) if has_shard(part))
-    progress = Progress("predict", len(files), "images", done)
-    gallery = Gallery(live, folder, len(files))
-    for run, part in zip(runs, parts, strict=True):
-        if has_shard(part):
-            gallery.add(pq.read_table(part).to_pylist())
-            continue
-        rows: list[dict[str, Any]] = []
-        for at in range(0, len(run), IMAGES_PER_BATCH):
-            batch = run[at : at + IMAGES_PER_BATCH]
-            rows += _tagged(folder, batch, tagger, top)
-            gallery.add(rows[-len(batch) :])
-            progress.add(len(batch))
-        unfinished = part.with_suffix(".part")
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), unfinished)
-        finish_shard(unfinished, part)
-    table = pa.concat_tables([pq.read_table(part) for part in parts])
-    good = table.filter(pc.is_null(table["reason"])).drop_columns("reason")
-    bad = table.filter(pc.is_valid(table["reason"])).select(["file", "reason"])
-    if not good.num_rows:
-        first = bad.to_pylist()[0]
-        raise InputError(f"{folder / first['file']}: {first['reason']}; no image could be read")
-    pq.write_table(good, out / TAGS, compression="zstd")
-    tags = [
-        [row["file"], rank, tag["label"], f"{tag['score']:.6f}"]
-        for row in good.to_pylist()
-        for rank, tag in enumerate(row["tags"], start=1)
-    ]
-    write_whole(out / TABLE, _csv(["file", "rank", "label", "score"], tags))
-    rejects = [[row["file"], row["reason"]] for row in bad.to_pylist()]
-    write_whole(out / REJECTS, _csv(["file", "reason"], rejects))
-    write_whole(out / PAGE, gallery.render())
-    for part in parts:
-        part.unlink()
-    counts = {
-        "images/read": len(files),
-        "images/kept": good.num_rows,
-        "images/rejected": bad.num_rows,
+    _, scores = scored.scores()
+    decisions = decisions_of(scored.fitted, scores, top)
+    kept = rejected = untagged = 0
+    with (
+        pq.ParquetWriter(out / TAGS, SCHEMA, compression="zstd") as parquet,
+        (out / TABLE).open("w", encoding="utf-8", newline="") as tags_file,
+        (out / REJECTS).open("w", encoding="utf-8", newline="") as rejects_file,
+    ):
+        tags = csv.writer(tags_file, lineterminator="\n")
+        tags.writerow(["file", "rank", "label", "score"])
+        rejects = csv.writer(rejects_file, lineterminator="\n")
+        rejects.writerow(["file", "reason"])
+        for some in scored.rows():
+            rows = [_tagged(row, decisions) for row in some]
+            bad = [[row["file"], row["reason"]] for row in rows if row["reason"] is not None]
+            good = [row for row in rows if row["reason"] is None]
+            rejects.writerows(bad)
+            for row in good:
+                tags.writerows(
+                    [row["file"], rank, tag["label"], f"{tag['score']:.6f}"]
+                    for rank, tag in enumerate(row["tags"], start=1)
+                )
+            parquet.write_table(pa.Table.from_pylist(good, schema=SCHEMA))
+            kept, rejected = kept + len(good), rejected + len(bad)
+            untagged += sum(not row["tags"] for row in good)
+    by_class: dict[str, float] = {}
+    if decisions.thresholds is not None:
+        by_class = dict(zip(decisions.classes, decisions.thresholds.tolist(), strict=True))
+    write_whole(out / THRESHOLDS, json.dumps(by_class, indent=2, ensure_ascii=False) + "\n")
+    return {
+        "images/read": kept + rejected,
+        "images/kept": kept,
+        "images/rejected": rejected,
+        "images/untagged": untagged,
     }
-    return counts, {"images_per_s": round(progress.rate, 2)}
 
 
-def _tagged(
-    folder: Path, files: Sequence[str], tagger: Tagger, top: int | None
-) -> list[dict[str, Any]]:
-    """A row per file: its tags, or the reason why it has none."""
-    read = tagger.read([folder / file for file in files])
-    images = [image for image in read if isinstance(image, torch.Tensor)]
-    scores = iter(tagger.scores(images) if images else ())
-    rows: list[dict[str, Any]] = []
-    for file, image in zip(files, read, strict=True):
-        row: dict[str, Any] = {"file": file, "tags": None, "nearest": None, "reason": None}
-        if isinstance(image, str):
-            row["reason"] = image
-        else:
-            of_image = next(scores)
-            decisions = tagger.decisions(top)
-            row |= {"tags": decisions.tags(of_image), "nearest": decisions.nearest(of_image)}
-        rows.append(row)
-    return rows
+def _tagged(row: Row, decisions: Decisions) -> dict[str, Any]:
+    """A file's tags and the nearest one, or the reason why it has none."""
+    scores, found = row["scores"], {"file": row["file"], "reason": row["reason"]}
+    if scores is None:
+        return found | {"tags": None, "nearest": None}
+    scores = torch.as_tensor(scores)
+    return found | {"tags": decisions.tags(scores), "nearest": decisions.nearest(scores)}
 
 
-def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return file.getvalue()
+def _about(model: Model, fitted: Fitted) -> dict[str, Any]:
+    """The model as the page names it."""
+    card, version = fitted.card, model.version
+    backbone = dict(card.get("backbone", {}))
+    weights = backbone.get("pretrained") or ""
+    return {
+        "address": model.address,
+        "alias": ", ".join(f"@{alias}" for alias in version.aliases) if version else "",
+        "run": (version.run_id or "") if version else "",
+        "method": fitted.method.name,
+        "summary": str(card.get("summary", "")),
+        "backbone": Path(str(backbone.get("model", ""))).name,
+        "weights": Path(str(weights)).name,
+        "random": not weights,
+    }
+
+
+def _review_command(folder: Path, model: Model) -> str:
+    return shlex.join(["python", "-m", "flows.review", str(folder), "--model", model.address])
+
+
+def _told(
+    scored: Scored, stage: Stage, thresholds: str, review: str, results: Path
+) -> tuple[str, ...]:
+    counts, others = stage.counts, scored.listing.others
+    told = [f"{counts['images/kept']:,} of {counts['images/read']:,} pictures read. {thresholds}"]
+    if counts["images/rejected"]:
+        where = results / REJECTS
+        told.append(f"{counts['images/rejected']:,} cannot be read, with reasons: {where}")
+    if others:
+        kinds = passed_over_told(scored.listing.passed_over) or "hidden folders"
+        where = results / PASSED_OVER
+        told.append(f"{len(others):,} passed over, as no pictures ({kinds}): {where}")
+    return (*told, f"check some by hand: {review}")

@@ -18,6 +18,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +33,7 @@ from tasks.profile import Profile
 from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
 from tasks.results.rate import RATE
+from tasks.results.runs import REVIEWED
 from tasks.results.store import open_store, tracking_uri
 from tasks.results.tags import thresholds_of
 from tasks.results.track import Run
@@ -40,15 +43,17 @@ with lazily():
     import mlflow
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array, Object, Property
+    from mlflow.types.schema import AnyType, Array, Object, Property
     from mlflow.utils.file_utils import local_file_uri_to_path
 
 LOG = logging.getLogger("tai")
 BEST: Final = "best"
 MODEL: Final = "model"
+TOLD: Final = 5
+"""Versions of a model that a message lists."""
 TAGGER: Final = "artifacts/tagger"
 RANDOM: Final = "random"
 REQUIREMENTS: Final = (
@@ -73,6 +78,7 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
         each
         for each in versions
         if (each.tags.get("method"), each.tags.get("state")) == (method, fitted.digest)
+        and REVIEWED not in each.tags
     ]
     if not known:
         source, model = _log_model(run, profile, outcome, method)
@@ -148,30 +154,55 @@ def _log_model(run: Run, profile: Profile, outcome: Outcome, method: str) -> tup
     from tasks.serving.tagger import write_tagger
 
     fitted = outcome.fitted[method]
+
+    def write(folder: Path) -> Path | None:
+        decisions = _decisions(profile, outcome)
+        return write_tagger(fitted.folder, profile.method(method), decisions, folder)
+
+    of = {"method": method, "profile": profile.name}
+    logged = log_tagger(run, f"{method}-{profile.name}", {"state": fitted.digest}, of, write)
+    if profile.measured:
+        value = outcome.evaluations[method][profile.measured[0].name].figures["mAP/merged"]
+        metric = Metric("mAP", value, time.time_ns() // 1_000_000, 0, logged.model_id)
+        run.client.log_batch(run.run_id, metrics=[metric])
+    return logged.artifact_location, logged.model_id
+
+
+def log_tagger(
+    run: Run,
+    name: str,
+    tags: Mapping[str, str],
+    parameters: Mapping[str, str],
+    write: Callable[[Path], Path | None],
+) -> LoggedModel:
+    """Log a tagger as a model of the run.
+
+    Args:
+        run: whose output it is.
+        name: the logged model's.
+        tags: which state it holds.
+        parameters: how that was made.
+        write: writes the tagger to a folder, and returns the file of CLIP's weights that must come
+            to lie there as well, if any.
+
+    """
     logged = run.client.create_logged_model(
         run.experiment_id,
-        f"{method}-{profile.name}",
+        name,
         run.run_id,
-        {"state": fitted.digest},
-        {"method": method, "profile": profile.name},
+        dict(tags),
+        dict(parameters),
         "multi-label image tagger",
     )
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "tagger"
-        weights = write_tagger(
-            fitted.folder, profile.method(method), _decisions(profile, outcome), target
-        )
+        weights = write(Path(folder) / "tagger")
         save_model(Path(folder))
         run.client.log_model_artifacts(logged.model_id, str(Path(folder) / MODEL))
         if weights:
             _add_weights(run.client, logged, weights, Path(folder))
     run.client.finalize_logged_model(logged.model_id, "READY")
     run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
-    if profile.measured:
-        value = outcome.evaluations[method][profile.measured[0].name].figures["mAP/merged"]
-        metric = Metric("mAP", value, time.time_ns() // 1_000_000, 0, logged.model_id)
-        run.client.log_batch(run.run_id, metrics=[metric])
-    return logged.artifact_location, logged.model_id
+    return logged
 
 
 def _add_weights(client: MlflowClient, logged: LoggedModel, weights: Path, folder: Path) -> None:
@@ -207,17 +238,32 @@ def best_version(client: MlflowClient, name: str) -> ModelVersion | None:
         return None
 
 
-def tagger_folder(model: str) -> Path:
-    """Folder with the fitted method of `name@alias` or `name/version`, or the folder that it names.
+@dataclass(frozen=True)
+class Model:
+    """What tags: a registered version, or a folder that somebody named."""
+
+    folder: Path
+    """With state.safetensors and card.json."""
+    version: ModelVersion | None = None
+
+    @property
+    def address(self) -> str:
+        """What stays its name when an alias moves: `name/version`, or the folder."""
+        version = self.version
+        return f"{version.name}/{version.version}" if version else str(self.folder)
+
+
+def find_model(model: str) -> Model:
+    """The model `name@alias` or `name/version`, or the one in the folder that is named.
 
     Raises:
-        InputError: there is no such model or folder.
+        InputError: there is no such model or folder; the message lists those registered.
 
     """
     name, at, alias = model.partition("@")
     registered, slash, number = model.partition("/")
     if Path(model).is_dir():
-        return Path(model)
+        return Model(Path(model).absolute())
     client = open_store()
     try:
         if at:
@@ -227,28 +273,46 @@ def tagger_folder(model: str) -> Path:
         else:
             raise InputError(
                 f"model {model!r}: expected name@alias, name/version or a folder that holds "
-                "state.safetensors and card.json"
+                f"state.safetensors and card.json; {_registered(client)}"
             )
-        folder = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"{version.source}/{TAGGER}", tracking_uri=tracking_uri()
-        )
     except mlflow.exceptions.MlflowException as error:
         raise InputError(
             f"model {model!r}: neither registered nor a folder; run flows.tai first, or name a "
             f"folder with state.safetensors and card.json; {_registered(client)}"
         ) from error
-    return Path(folder)
+    try:
+        folder = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"{version.source}/{TAGGER}", tracking_uri=tracking_uri()
+        )
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        raise InputError(
+            f"model {model!r}: registered, but its files cannot be read from {version.source}; "
+            f"bring them back, or take another: {_registered(client)}"
+        ) from error
+    return Model(Path(folder), version)
 
 
 def _registered(client: MlflowClient) -> str:
     """Which models there are, to choose from."""
-    found = client.search_registered_models()
-    names = [
-        f"{each.name}@{alias}" if alias else each.name
-        for each in found
-        for alias in (sorted(each.aliases) or [""])
+    told = [_versions_told(client, each) for each in client.search_registered_models()]
+    return f"registered are: {'; '.join(told)}" if told else "none is registered yet"
+
+
+def _versions_told(client: MlflowClient, model: RegisteredModel) -> str:
+    """`tai-demo/4, tai-demo/3 (tai-demo@best), ...`: the newest first."""
+    aliases = {str(number): alias for alias, number in model.aliases.items()}
+    found = client.search_model_versions(f"name = '{model.name}'")
+    numbers = sorted((int(each.version) for each in found), reverse=True)
+    told = [
+        f"{model.name}/{number}"
+        + (f" ({model.name}@{aliases[str(number)]})" if str(number) in aliases else "")
+        for number in numbers
+        if number in numbers[:TOLD] or str(number) in aliases
     ]
-    return f"registered are: {', '.join(names)}" if names else "none is registered yet"
+    left = len(numbers) - len(told)
+    return (", ".join(told) or f"{model.name} without a version") + (
+        f" and {left} older" if left else ""
+    )
 
 
 def save_model(folder: Path) -> None:
@@ -258,24 +322,26 @@ def save_model(folder: Path) -> None:
         python_model=str(ROOT / "tasks" / "serving" / "served.py"),
         artifacts={"tagger": str(folder / "tagger")},
         code_paths=[str(ROOT / package) for package in ("tasks", "models", "sql")],
-        signature=_signature(),
+        signature=signature(),
         input_example=_example(),
         pip_requirements=[f"{package}=={installed(package)}" for package in REQUIREMENTS],
     )
 
 
-def _signature() -> ModelSignature:
+def signature() -> ModelSignature:
     """What a served model takes and gives."""
     return ModelSignature(
+        # a binary column would be decoded by MLflow, and one bad row would end the whole request
         inputs=Schema(
-            [ColSpec("string", "path", required=False), ColSpec("binary", "image", required=False)]
+            [ColSpec("string", "path", required=False), ColSpec(AnyType(), "image", required=False)]
         ),
         outputs=Schema(
             [
                 ColSpec(
                     Array(Object([Property("label", "string"), Property("score", "double")])),
                     "tags",
-                )
+                ),
+                ColSpec("string", "reason", required=False),
             ]
         ),
         params=ParamSchema([ParamSpec("top", "long", 0)]),

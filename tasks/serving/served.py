@@ -1,18 +1,28 @@
 """The tagger as an MLflow model, logged as code (this file) and files: nothing is pickled.
 
-One row per image: `path` (a file that the server can read) or `image` (a file's bytes). The answer
-is a row per image: its tags, best first, as label and score.
+One row per image: `image` (a file's bytes, in JSON as Base64) or `path` (a file below the folder
+that the server's owner names by TAI_SERVED_IMAGES). The answer is a row per image: its tags, best
+first, as label and score, or the reason why it has none, which costs the other rows nothing.
 """
 
-from pathlib import Path
-from typing import Any
+import base64
+import binascii
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import pandas as pd
+import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from tasks.errors import InputError
 from tasks.serving.tagger import Tagger, load_tagger
+
+ALLOWED: Final = "TAI_SERVED_IMAGES"
+"""Environment variable with the one folder whose files may be asked for by `path`."""
+IMAGES_PER_BATCH: Final = 16
 
 
 class Served(PythonModel):
@@ -27,7 +37,7 @@ class Served(PythonModel):
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Tags of each row's image.
+        """Tags of each row's image, or `reason`, why it has none.
 
         Args:
             context: unused; MLflow hands it over.
@@ -35,32 +45,74 @@ class Served(PythonModel):
             params: `top`, the number of tags; 0 for every class above its threshold.
 
         Raises:
-            InputError: a row has no image, or one that cannot be read.
+            InputError: `top` is below 0.
 
         """
-        images = []
-        for number, source in enumerate(_sources(model_input)):
-            (image,) = self.tagger.read([source])
-            if isinstance(image, str):
-                raise InputError(f"row {number}: {image}")
-            images.append(image)
-        scores = self.tagger.scores(images)
-        top = int((params or {}).get("top", 0)) or None
+        top = int((params or {}).get("top", 0))
+        if top < 0:
+            raise InputError(f"top {top}: expected a number of tags, or 0 for thresholds")
+        sources = _sources(model_input)
+        rows: list[dict[str, Any]] = []
+        for at in range(0, len(sources), IMAGES_PER_BATCH):
+            rows += self._tagged(sources[at : at + IMAGES_PER_BATCH], top or None)
+        # as objects: in a column of text pandas makes None a NaN, which is no JSON
+        return pd.DataFrame(rows, columns=["tags", "reason"], dtype=object)
+
+    def _tagged(self, sources: Sequence[Path | bytes | str], top: int | None) -> list[Any]:
+        """A row per source; one that is text is the reason itself."""
+        asked = [source for source in sources if not isinstance(source, str)]
+        decoded = iter(self.tagger.read(asked))
+        read = [source if isinstance(source, str) else next(decoded) for source in sources]
+        images = [image for image in read if isinstance(image, torch.Tensor)]
+        scores = iter(self.tagger.scores(images) if images else ())
         decisions = self.tagger.decisions(top)
-        return pd.DataFrame({"tags": [decisions.tags(row) for row in scores]})
+        return [
+            {"tags": [], "reason": image}
+            if isinstance(image, str)
+            else {"tags": decisions.tags(next(scores)), "reason": None}
+            for image in read
+        ]
 
 
-def _sources(rows: pd.DataFrame) -> list[Path | bytes]:
-    sources: list[Path | bytes] = []
-    for number, row in enumerate(rows.to_dict("records")):
-        path, image = row.get("path"), row.get("image")
-        if isinstance(image, bytes):
-            sources.append(image)
-        elif isinstance(path, str):
-            sources.append(Path(path))
-        else:
-            raise InputError(f"row {number}: expected a path or an image's bytes")
-    return sources
+def _sources(rows: pd.DataFrame) -> list[Path | bytes | str]:
+    """Where each row's image is, or as text why there is none."""
+    columns = [
+        rows[name].tolist() if name in rows else [None] * len(rows) for name in ("image", "path")
+    ]
+    return [_source(image, path) for image, path in zip(*columns, strict=True)]
+
+
+def _source(image: object, path: object) -> Path | bytes | str:
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str):
+        try:
+            return base64.b64decode("".join(image.split()), validate=True)
+        except (binascii.Error, ValueError):
+            return "expected an image's bytes as Base64"
+    # a cell that was left out of a table comes as not a number
+    return allowed(path) if isinstance(path, str) else "expected an image's bytes, or a path"
+
+
+def allowed(path: str) -> Path | str:
+    """The file below the allowed folder, or why it is not opened; never tells what lies outside."""
+    folder = os.environ.get(ALLOWED)
+    if not folder:
+        return (
+            "this server opens no paths: send the image's bytes as 'image', or have its owner "
+            f"name a folder by {ALLOWED}"
+        )
+    refused = f"expected a path below the folder that {ALLOWED} names, without '..'"
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts:
+        return refused
+    root = os.path.realpath(folder)
+    try:
+        found = os.path.realpath(Path(root, path))
+    except (OSError, ValueError):
+        # a name that is too long, or with a zero byte
+        return refused
+    return Path(found) if Path(found).is_relative_to(root) else refused
 
 
 set_model(Served())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from models.decisions import Decisions
+from models.decisions import FEWEST_IMAGES, TOP, Decisions, decisions_for
 from models.lazily import lazily
 from models.method import Method
 from tasks.backbone.devices import native_precision
@@ -18,12 +18,15 @@ from tasks.backbone.loading import LoadedBackbone, load_backbone
 from tasks.errors import InputError
 from tasks.images.decode import decode
 from tasks.methods.state import CARD, STATE, Fitted, read_fitted
-from tasks.workspace import write_whole
+from tasks.workspace import digest_of, source_sha256, write_whole
 
 with lazily():
     import torch
 
 RATE: Final = "decision_rate"
+THRESHOLDS: Final = "thresholds"
+BY_MARKS: Final = "reviewed"
+"""The card's field that says whose marks have moved the thresholds."""
 KAPPA: Final = 40.0
 """Local softmax's scale on images where the card says nothing (METHODS 1)."""
 
@@ -37,8 +40,6 @@ class Tagger:
     kappa: float
     thresholds: torch.Tensor | None = None
     """[C] scores from which on a class is said to be there, on images of the run's own."""
-    rate: float | None = None
-    """How often one decides for a class, by which thresholds are set for images at hand."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,13 +78,9 @@ def load_tagger(folder: Path, device: str) -> Tagger:
     fitted = read_fitted(folder)
     card, path = fitted.card, folder / CARD
     try:
-        chosen = dict(card["backbone"])
-        for field in ("model", "pretrained"):
-            if chosen[field] and (folder / Path(chosen[field]).name).is_file():
-                chosen[field] = str(folder / Path(chosen[field]).name)
+        chosen = dict(card["backbone"]) | files_in(folder, card)
         kappa = float(card.get("kappa", KAPPA))
-        thresholds = torch.tensor(card["thresholds"]) if "thresholds" in card else None
-        rate = float(card[RATE]) if RATE in card else None
+        thresholds = stored_thresholds(card)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a fitted method's card: {error}") from error
     loaded = load_backbone(**chosen, device=device, precision=native_precision(device))
@@ -91,7 +88,77 @@ def load_tagger(folder: Path, device: str) -> Tagger:
         fitted.method.check_state(fitted.state, len(fitted.classes), loaded.backbone.dim)
     except ValueError as error:
         raise InputError(f"{folder / STATE}: {error}, for {chosen['model']}") from error
-    return Tagger(loaded, fitted, kappa, thresholds, rate)
+    return Tagger(loaded, fitted, kappa, thresholds)
+
+
+def files_in(folder: Path, card: Mapping[str, Any]) -> dict[str, str]:
+    """Model and weights that a card names by file and that lie in its folder, by field."""
+    named = {field: card["backbone"][field] for field in ("model", "pretrained")}
+    places = {field: folder / Path(name).name for field, name in named.items() if name}
+    return {field: str(place) for field, place in places.items() if place.is_file()}
+
+
+def digest_of_tagger(folder: Path) -> str:
+    """SHA-256 over what a tagger's scores come from; what else lies in its folder is not read.
+
+    Raises:
+        InputError: a file is missing or is not what it must be.
+
+    """
+    card = read_fitted(folder).card
+    decides = (RATE, THRESHOLDS, BY_MARKS)
+    try:
+        found = files_in(folder, card) | {"state": str(folder / STATE)}
+        named = [Path(name) for name in card["backbone"].values() if isinstance(name, str)]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / CARD}: not a fitted method's card: {error}") from error
+    paths = sorted({*map(Path, found.values()), *(path for path in named if path.is_file())})
+    return digest_of(
+        [
+            {name: value for name, value in card.items() if name not in decides},
+            [[path.name, source_sha256(path)] for path in paths],
+        ]
+    )
+
+
+def stored_thresholds(card: Mapping[str, Any]) -> torch.Tensor | None:
+    """[C] thresholds of a model's own images, by its card; None where it has none."""
+    if THRESHOLDS not in card:
+        return None
+    return torch.tensor(card[THRESHOLDS], dtype=torch.float64)
+
+
+def decisions_of(fitted: Fitted, scores: torch.Tensor, top: int | None) -> Decisions:
+    """How images with scores [N, C] are tagged: by the rate, else by what the card stores."""
+    found = decisions_for(scores, fitted.classes, rate_of(fitted.card), top)
+    return found or Decisions(fitted.classes, stored_thresholds(fitted.card))
+
+
+def rate_of(card: Mapping[str, Any]) -> float | None:
+    """How often one decides for a class, by a model's card."""
+    return float(card[RATE]) if RATE in card else None
+
+
+def told_of(card: Mapping[str, Any], images: int, top: int | None) -> str:
+    """In a sentence how `decisions_of` tags so many images."""
+    rate, stored = rate_of(card), THRESHOLDS in card
+    best = f"each has its {TOP} highest classes"
+    if top is not None:
+        return f"Each picture has its {top} highest class{'es' if top > 1 else ''}, as asked."
+    if rate is not None and images >= FEWEST_IMAGES:
+        return (
+            f"Thresholds were set for these {images:,} pictures, class by class, by how often "
+            f"held-out captions decide for a class ({100 * rate:.1f} percent)."
+        )
+    if BY_MARKS in card:
+        return "Thresholds are those that a review's marks have moved."
+    if rate is not None:
+        few = f"{images} picture{'s are' if images != 1 else ' is'} too few to set thresholds by"
+        then = "those of the model's own images serve" if stored else best
+        return f"{few} (that takes {FEWEST_IMAGES}): {then}."
+    if stored:
+        return "Thresholds are those of the model's own images: it has no rate of captions."
+    return f"The model has neither a rate of captions nor thresholds: {best}."
 
 
 def write_tagger(

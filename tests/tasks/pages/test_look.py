@@ -11,12 +11,12 @@ from PIL import Image
 
 from tasks.labels.vocabulary import load_vocabulary, vocabulary_path
 from tasks.pages.comparison import page as comparison
+from tasks.pages.gallery import Gallery
 from tasks.pages.report import report
 from tasks.pages.study import page_of
 from tasks.profile import load_profile
 from tasks.results import studies
 from tasks.results.compare import verdicts
-from tasks.serving.predict import Gallery
 from tests.browser import Page, browser
 from tests.tasks.pages.look import faults_of
 from tests.tasks.pages.test_quality import quality_of
@@ -49,11 +49,27 @@ def rows_of(folder: Path, count: int) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.parametrize("count", [10, 120, 5000])
+ABOUT = {
+    "address": "tai-mine/3",
+    "alias": "@best",
+    "run": "0" * 32,
+    "method": "tai-dpt",
+    "summary": "prompts learned from captions",
+    "backbone": "RN50",
+    "weights": "",
+    "random": True,
+    "review": f"python -m flows.review '{LONG}' --model tai-mine/3",
+}
+
+
+@pytest.mark.parametrize("count", [3, 120, 5000])
 def test_a_gallery(tmp_path: Path, opened: Page, count: int) -> None:
     path = tmp_path / "index.html"
-    gallery = Gallery(path, tmp_path, count)
-    gallery.add(rows_of(tmp_path, count))
+    rows = rows_of(tmp_path, count)
+    Gallery(path, tmp_path, count, ABOUT).add(rows)
+    assert faults_of(opened, path) == []
+    others = {"notes.txt": "no picture", LONG: "hidden"}
+    Gallery(path, tmp_path, count, ABOUT, "Each has its tags.", others).add(rows)
     assert faults_of(opened, path) == []
     assert opened.ask("document.querySelectorAll('.card').length") == min(
         count - count // 50 - (count % 50 > 7), 120

@@ -206,7 +206,7 @@ def test_a_home_of_any_name_and_where_it_was_moved_to(
     new = use(tmp_path / "new" / name, monkeypatch)
     new.parent.mkdir()
     shutil.move(old, new)
-    assert registry.tagger_folder("tai-x/1").resolve().is_relative_to(new.resolve())
+    assert registry.find_model("tai-x/1").folder.resolve().is_relative_to(new.resolve())
     client = store.open_store()
     with track.run("after") as after:
         after.config({"seed": 2})

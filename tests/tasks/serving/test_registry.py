@@ -8,7 +8,7 @@ from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
 from tasks.errors import InputError
 from tasks.results.store import tracking_uri
-from tasks.serving.registry import is_better, tagger_folder
+from tasks.serving.registry import find_model, is_better
 
 
 def version(images: str, score: float) -> ModelVersion:
@@ -34,7 +34,7 @@ def test_an_unknown_model_lists_those_registered(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     with pytest.raises(InputError, match="none is registered yet"):
-        tagger_folder("tai-mine@best")
+        find_model("tai-mine@best")
     MlflowClient(tracking_uri()).create_registered_model("tai-yours")
     with pytest.raises(InputError, match="registered are: tai-yours"):
-        tagger_folder("tai-mine@best")
+        find_model("tai-mine@best")

@@ -4,10 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from models.decisions import FEWEST_IMAGES, image_thresholds
 from tasks.backbone.devices import native_precision
@@ -16,15 +14,7 @@ from tasks.methods.state import CARD
 from tasks.serving.scored import tagged_of_folder
 from tasks.serving.tagger import RATE, load_tagger
 
-from .test_predict import prompts  # noqa: F401
-
-
-def write_pictures(folder: Path, count: int) -> None:
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        pixels = rng.integers(0, 255, (50, 70, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number:03d}.png")
+from .test_predict import prompts, write_pictures  # noqa: F401
 
 
 def test_a_folder_is_scored_as_the_tagger_scores(
