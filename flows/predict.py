@@ -9,8 +9,8 @@ from prefect.artifacts import create_table_artifact
 
 from flows.command import conduct
 from flows.told import finished, in_one_sentence
+from tasks.serving.named import find_model
 from tasks.serving.predict import check_prediction, tag_folder
-from tasks.serving.registry import find_model
 
 
 @flow(name="predict")

@@ -23,8 +23,8 @@ from tasks.results.review import read_marks, tagged_of_run
 from tasks.results.runs import REVIEWED
 from tasks.results.store import check_store
 from tasks.results.tags import THRESHOLDS
+from tasks.serving.named import find_model
 from tasks.serving.predict import check_prediction
-from tasks.serving.registry import find_model
 from tasks.serving.reviewed import keep_reviewed
 from tasks.serving.scored import tagged_of_folder
 

@@ -33,7 +33,7 @@ from tasks.methods.state import Fitted, read_fitted
 from tasks.pages.gallery import Gallery
 from tasks.places import Address, place_of
 from tasks.results.tags import SCHEMA, TABLE, TAGS, THRESHOLDS, csv_text
-from tasks.serving.registry import Model, find_model
+from tasks.serving.named import Model, find_model
 from tasks.serving.scored import Row, Scored, score_folder
 from tasks.serving.tagger import decisions_of, rate_of, stored_thresholds, told_of
 from tasks.workspace import Result, Stage, recipe_of, run_stage, write_whole

@@ -12,7 +12,8 @@ from mlflow.entities.model_registry import ModelVersion
 from tasks.methods.state import CARD, STATE
 from tasks.results.runs import REVIEWED
 from tasks.results.track import Run
-from tasks.serving.registry import BEST, Model, best_version, find_model, log_tagger
+from tasks.serving.named import Model, find_model
+from tasks.serving.registry import BEST, best_version, log_tagger
 from tasks.serving.tagger import BY_MARKS, RATE, THRESHOLDS, files_in
 from tasks.workspace import Stage, home, write_whole
 

@@ -29,7 +29,7 @@ from tasks.images.entries import Listing
 from tasks.methods.state import Fitted, read_fitted
 from tasks.progress import Progress
 from tasks.results.review import Tagged, tagged
-from tasks.serving.registry import Model, find_model
+from tasks.serving.named import Model, find_model
 from tasks.serving.tagger import Tagger, decisions_of, digest_of_tagger, load_tagger
 from tasks.workspace import (
     Result,

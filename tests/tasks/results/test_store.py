@@ -18,6 +18,7 @@ import pytest
 from tasks.errors import InputError
 from tasks.results import store, track
 from tasks.serving import registry
+from tasks.serving.named import find_model
 
 ROOT = Path(__file__).parents[3]
 NAMES = ["two words ~", "per%20cent%b what?a=b#c ü"]
@@ -206,7 +207,7 @@ def test_a_home_of_any_name_and_where_it_was_moved_to(
     new = use(tmp_path / "new" / name, monkeypatch)
     new.parent.mkdir()
     shutil.move(old, new)
-    assert registry.find_model("tai-x/1").folder.resolve().is_relative_to(new.resolve())
+    assert find_model("tai-x/1").folder.resolve().is_relative_to(new.resolve())
     client = store.open_store()
     with track.run("after") as after:
         after.config({"seed": 2})

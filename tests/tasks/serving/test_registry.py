@@ -8,7 +8,8 @@ from mlflow.entities.model_registry import ModelVersion, ModelVersionTag
 
 from tasks.errors import InputError
 from tasks.results.store import tracking_uri
-from tasks.serving.registry import find_model, is_better
+from tasks.serving.named import find_model
+from tasks.serving.registry import is_better
 
 
 def version(images: str, score: float) -> ModelVersion:
