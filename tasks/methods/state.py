@@ -15,6 +15,7 @@ from models.lazily import lazily
 from models.method import Method, State
 from tasks.catalogue import method_class
 from tasks.errors import InputError
+from tasks.integrity import check_folder
 from tasks.workspace import write_whole
 
 with lazily():
@@ -63,7 +64,8 @@ def read_fitted(folder: Path) -> Fitted:
     """The method, settings, state and classes in a folder.
 
     Raises:
-        InputError: a file is missing or not what it must be, or the method is not installed.
+        InputError: a file is missing, damaged or not what it must be, or the method is not
+            installed.
 
     """
     method, classes, card = read_card(folder)
@@ -77,6 +79,7 @@ def read_card(folder: Path) -> tuple[Method, tuple[str, ...], Mapping[str, Any]]
         InputError: see `read_fitted`.
 
     """
+    check_folder(folder)
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))

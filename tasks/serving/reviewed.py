@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+from tasks.integrity import seal_folder
 from tasks.methods.state import CARD
 from tasks.serving.registry import tagger_folder
 from tasks.serving.tagger import RATE
@@ -26,4 +27,5 @@ def write_reviewed(model: str, thresholds: Path) -> Path:
     # what marks say goes before what captions say
     card.pop(RATE, None)
     write_whole(out / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    seal_folder(out, {})
     return out
