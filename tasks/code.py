@@ -10,6 +10,7 @@ import ast
 import functools
 import hashlib
 import re
+import threading
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 PACKAGES: Final = frozenset({"flows", "tasks", "models", "sql"})
 TEMPLATES: Final = ROOT / "tasks" / "pages" / "templates"
+_PARSING: Final = threading.Lock()
 _NAME: Final = re.compile(r"[\w][\w./-]{1,99}")
 _QUOTED: Final = re.compile(r"[\"']([\w./-]+)[\"']")
 
@@ -83,7 +85,9 @@ def _module_files(name: str) -> tuple[Path, ...]:
 def _nodes(path: Path) -> tuple[ast.AST, ...]:
     """Imports and texts that can run: what stands under `if TYPE_CHECKING` does not."""
     found: list[ast.AST] = []
-    pending: list[ast.AST] = [ast.parse(path.read_bytes(), str(path))]
+    # two at once may end as `SystemError: AST constructor recursion depth mismatch` (Python 3.11)
+    with _PARSING:
+        pending: list[ast.AST] = [ast.parse(path.read_bytes(), str(path))]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):

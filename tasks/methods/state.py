@@ -16,6 +16,7 @@ from models.lazily import lazily
 from models.method import Method, State
 from tasks.catalogue import method_class
 from tasks.errors import InputError
+from tasks.integrity import check_folder
 from tasks.workspace import write_whole
 
 with lazily():
@@ -69,9 +70,11 @@ def read_fitted(folder: Path) -> Fitted:
     """The method, settings and classes in a folder, and its state when that is asked for.
 
     Raises:
-        InputError: the card is missing or not what it must be, or the method is not installed.
+        InputError: the card is missing, damaged or not what it must be, or the method is not
+            installed.
 
     """
+    check_folder(folder)
     path = folder / CARD
     try:
         card = json.loads(path.read_text(encoding="utf-8"))

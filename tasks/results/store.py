@@ -3,18 +3,24 @@
 The file is made beside and renamed, under a lock: two first runs at once, or a kill within the
 second that its tables take, would leave it half made for ever. It holds absolute paths: where the
 home was moved, copied or mounted elsewhere they are set right before anything is written.
+
+SQLite has no checksums. So after each run a copy is kept, with the SHA-256 that the file had: if
+its bytes have changed since, and its own count of writes has not, the copy is taken.
 """
 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import logging
 import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
@@ -24,7 +30,8 @@ from typing import Final
 from models.lazily import lazily
 from tasks.contents import recall, remember
 from tasks.errors import InputError
-from tasks.files import address, home, is_writable, locked, trouble
+from tasks.files import address, home, is_writable, locked, trouble, write_whole
+from tasks.integrity import DamagedError, check_bytes, looks, sealed, unsealed
 
 with lazily():
     import mlflow
@@ -44,6 +51,11 @@ PATHS: Final = (
     ("model_versions", "storage_location"),
 )
 PATIENCE_S: Final = 5.0
+WRITES: Final = slice(24, 28)
+"""Bytes of a SQLite file in which it counts the transactions that have written."""
+DAMAGED: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_looked: set[tuple[int, ...]] = set()
+"""What stores looked like that this process has found whole."""
 
 
 def tracking_uri() -> str:
@@ -109,6 +121,82 @@ def check_store() -> None:
     experiment_in(open_store())
 
 
+def keep_store() -> None:
+    """Keep a copy of the home's file as it is now, and its SHA-256, in case it gets damaged."""
+    file = _own_file()
+    if not (_is_own() and file.is_file() and is_writable()):
+        return
+    copy, seal = _kept(file)
+    with locked(file.with_name(f".{file.name}.lock")):
+        content = _content(file)
+        write_whole(copy, content)
+        write_whole(seal, sealed(_told(content)))
+
+
+def _kept(file: Path) -> tuple[Path, Path]:
+    """The kept copy of a store, and the note of its bytes."""
+    return file.with_name(f".{file.name}.kept"), file.with_name(f".{file.name}.seal")
+
+
+def _content(file: Path) -> bytes:
+    """A store's bytes, read by SQLite: whoever opens and closes the file takes its locks away."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("begin")
+        connection.execute("select count(*) from sqlite_master").fetchone()
+        content = connection.serialize()
+        if file.stat().st_size != len(content):
+            raise sqlite3.DatabaseError(f"cut off; {len(content):,} bytes were written")
+        return content
+
+
+def _told(content: bytes) -> dict[str, str]:
+    return {"writes": content[WRITES].hex(), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _damage(file: Path, known: Mapping[str, str]) -> str:
+    """What is wrong with a store of which that was noted; '' if nothing is."""
+    if not file.stat().st_size:
+        return "empty"
+    try:
+        told = _told(_content(file))
+        if told["writes"] == known["writes"]:
+            return "" if told == known else "its bytes have changed since they were written"
+        # others have written since
+        with closing(sqlite3.connect(file)) as connection:
+            (found,) = connection.execute("pragma quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        # ours, and `serialize`'s, have no name
+        if getattr(error, "sqlite_errorname", DAMAGED[0]).startswith(DAMAGED):
+            return str(error)
+        raise
+    return "" if found == "ok" else str(found).replace("\n", " ")
+
+
+def _restore(file: Path) -> None:
+    """Take the kept copy where the store is damaged; one that somebody has removed begins anew."""
+    copy, seal = _kept(file)
+    try:
+        if looks(file) in _looked:
+            return
+        known = unsealed(seal)
+        known = {name: known[name] for name in ("writes", "sha256")}
+        check_bytes(copy, known["sha256"])
+        damage = _damage(file, known)
+        if not damage:
+            _looked.add(looks(file))
+            return
+    except (DamagedError, FileNotFoundError):
+        return
+    beside, aside = _beside(file), file.with_name(f".{file.name}.{time.time_ns()}.damaged")
+    shutil.copyfile(copy, beside)
+    file.rename(aside)
+    file.with_name(f"{file.name}-journal").unlink(missing_ok=True)
+    beside.rename(file)
+    LOG.warning(
+        "%s: %s; set aside as %s, and taken as it was after the last run", file, damage, aside.name
+    )
+
+
 def _is_own() -> bool:
     return not os.environ.get("MLFLOW_TRACKING_URI")
 
@@ -148,6 +236,8 @@ def _made(file: Path) -> None:
     """Make a SQLite store, or set it right."""
     file.parent.resolve().mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f".{file.name}.lock")):
+        if _is_own():
+            _restore(file)
         if file.exists() and not _is_whole(file):
             file.rename(file.with_name(f".{file.name}.damaged"))
             LOG.warning("%s: half made, and without a run; made anew", file)

@@ -19,7 +19,7 @@ from tasks.errors import InputError
 from tasks.processes import is_running, mark_of
 from tasks.profile import Profile
 from tasks.results.outcome import Outcome
-from tasks.results.store import experiment_in, open_store, tracking_uri
+from tasks.results.store import experiment_in, keep_store, open_store, tracking_uri
 from tasks.results.tags import TABLE
 from tasks.workspace import Stage
 
@@ -166,6 +166,8 @@ def run(name: str, parent_id: str | None = None, *, source: str = "") -> Iterato
         client.set_terminated(run_id, "KILLED")
         raise
     client.set_terminated(run_id, "FINISHED")
+    if not parent_id:
+        keep_store()
 
 
 def _end_the_dead(client: MlflowClient, experiment: str) -> None:

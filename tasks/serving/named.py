@@ -8,8 +8,9 @@ from typing import Final
 
 from models.lazily import lazily
 from tasks.errors import InputError
+from tasks.integrity import DamagedError
 from tasks.results.store import open_store, tracking_uri
-from tasks.serving.registry import TAGGER
+from tasks.serving.registry import TAGGER, check_version
 
 with lazily():
     import mlflow
@@ -63,9 +64,12 @@ def find_model(model: str) -> Model:
             f"folder with state.safetensors and card.json; {_registered(client)}"
         ) from error
     try:
+        check_version(version)
         folder = mlflow.artifacts.download_artifacts(
             artifact_uri=f"{version.source}/{TAGGER}", tracking_uri=tracking_uri()
         )
+    except DamagedError as damage:
+        raise DamagedError(f"{damage}; flows.tai with its profile makes it anew") from damage
     except (mlflow.exceptions.MlflowException, OSError) as error:
         raise InputError(
             f"model {model!r}: registered, but its files cannot be read from {version.source}; "

@@ -27,6 +27,8 @@ from PIL import Image
 
 from models.lazily import lazily
 from tasks.code import ROOT
+from tasks.files import file_sha256, sync
+from tasks.integrity import SEAL, DamagedError, check_bytes, check_folder, seal_folder, set_aside
 from tasks.profile import Profile
 from tasks.results.evaluate import ap_rows
 from tasks.results.outcome import Outcome
@@ -51,6 +53,10 @@ BEST: Final = "best"
 MODEL: Final = "model"
 TAGGER: Final = "artifacts/tagger"
 RANDOM: Final = "random"
+LOGGED: Final = "logged"
+"""The tag with the id of the logged model that a version is; MLflow's own field is empty."""
+SEALED: Final = "sealed"
+"""The tag with the SHA-256 of a version's seal, which has those of its files."""
 REQUIREMENTS: Final = (
     "duckdb", "mlflow", "numpy", "open_clip_torch", "orjson", "pandas", "pillow", "pyarrow",
     "pydantic", "safetensors", "torch", "torchvision",
@@ -75,14 +81,38 @@ def register(run: Run, profile: Profile, outcome: Outcome, method: str) -> str:
         if (each.tags.get("method"), each.tags.get("state")) == (method, fitted.digest)
         and REVIEWED not in each.tags
     ]
+
+    def write(folder: Path) -> Path | None:
+        from tasks.serving.tagger import write_tagger
+
+        decisions = _decisions(profile, outcome)
+        return write_tagger(fitted.folder, profile.method(method), decisions, folder)
+
     if not known:
-        source, model = _log_model(run, profile, outcome, method)
+        of = {"method": method, "profile": profile.name}
+        logged, seal = log_tagger(
+            run, f"{method}-{profile.name}", {"state": fitted.digest}, of, write
+        )
+        _measure(run, logged, profile, outcome, method)
         known = [
             run.client.create_model_version(
-                name, source, run.run_id, tags, description=profile.description, model_id=model
+                name,
+                logged.artifact_location,
+                run.run_id,
+                tags | seal,
+                description=profile.description,
+                model_id=logged.model_id,
             )
         ]
     found = known[0]
+    try:
+        check_version(found)
+    except DamagedError as damage:
+        LOG.warning("%s; set aside and made anew", damage)
+        logged = run.client.get_logged_model(found.tags[LOGGED])
+        set_aside(Path(local_file_uri_to_path(logged.artifact_location)))
+        again = _log_files(run.client, logged, write)
+        run.client.set_model_version_tag(name, found.version, SEALED, again)
     if is_better(tags, best_version(run.client, name)):
         run.client.set_registered_model_alias(name, BEST, found.version)
         LOG.info("registry: %s version %s is now the best", name, found.version)
@@ -144,23 +174,26 @@ def is_better(tags: dict[str, str], best: ModelVersion | None) -> bool:
     return float(tags["mAP/merged"]) > float(best.tags["mAP/merged"])
 
 
-def _log_model(run: Run, profile: Profile, outcome: Outcome, method: str) -> tuple[str, str]:
-    """Log a fitted method as a model of the run; its address and id."""
-    from tasks.serving.tagger import write_tagger
+def check_version(version: ModelVersion) -> None:
+    """Look at every byte of the tagger in a version; DamagedError if one is not as it was.
 
-    fitted = outcome.fitted[method]
+    What lies elsewhere than on this machine is that store's matter, until it is loaded.
+    """
+    if not str(version.source).startswith("file:") or SEALED not in version.tags:
+        return
+    folder = Path(local_file_uri_to_path(f"{version.source}/{TAGGER}"))
+    check_bytes(folder / SEAL, version.tags[SEALED])
+    check_folder(folder)
 
-    def write(folder: Path) -> Path | None:
-        decisions = _decisions(profile, outcome)
-        return write_tagger(fitted.folder, profile.method(method), decisions, folder)
 
-    of = {"method": method, "profile": profile.name}
-    logged = log_tagger(run, f"{method}-{profile.name}", {"state": fitted.digest}, of, write)
+def _measure(
+    run: Run, logged: LoggedModel, profile: Profile, outcome: Outcome, method: str
+) -> None:
+    """Say of a logged model how good it is, where labels are known."""
     if profile.measured:
         value = outcome.evaluations[method][profile.measured[0].name].figures["mAP/merged"]
         metric = Metric("mAP", value, time.time_ns() // 1_000_000, 0, logged.model_id)
         run.client.log_batch(run.run_id, metrics=[metric])
-    return logged.artifact_location, logged.model_id
 
 
 def log_tagger(
@@ -169,8 +202,8 @@ def log_tagger(
     tags: Mapping[str, str],
     parameters: Mapping[str, str],
     write: Callable[[Path], Path | None],
-) -> LoggedModel:
-    """Log a tagger as a model of the run.
+) -> tuple[LoggedModel, dict[str, str]]:
+    """Log a tagger as a model of the run; it, and the tags of a version by which it is checked.
 
     Args:
         run: whose output it is.
@@ -189,15 +222,25 @@ def log_tagger(
         dict(parameters),
         "multi-label image tagger",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        weights = write(Path(folder) / "tagger")
-        save_model(Path(folder))
-        run.client.log_model_artifacts(logged.model_id, str(Path(folder) / MODEL))
-        if weights:
-            _add_weights(run.client, logged, weights, Path(folder))
+    seal = _log_files(run.client, logged, write)
     run.client.finalize_logged_model(logged.model_id, "READY")
     run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, 0)])
-    return logged
+    return logged, {LOGGED: logged.model_id, SEALED: seal}
+
+
+def _log_files(
+    client: MlflowClient, logged: LoggedModel, write: Callable[[Path], Path | None]
+) -> str:
+    """Log the files of a tagger into a logged model; SHA-256 of its seal."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "tagger"
+        weights = write(target)
+        seal_folder(target, {weights.name: source_sha256(weights)} if weights else {})
+        save_model(Path(folder))
+        client.log_model_artifacts(logged.model_id, str(Path(folder) / MODEL))
+        if weights:
+            _add_weights(client, logged, weights, Path(folder))
+        return file_sha256(target / SEAL)
 
 
 def _add_weights(client: MlflowClient, logged: LoggedModel, weights: Path, folder: Path) -> None:
@@ -212,12 +255,14 @@ def _add_weights(client: MlflowClient, logged: LoggedModel, weights: Path, folde
 
 def place_weights(weights: Path, place: Path) -> None:
     """A link at `place` to the home's one copy of a weights file; a copy on another disk."""
-    kept = home() / "weights" / f"{source_sha256(weights)[:32]}{weights.suffix}"
+    sha256 = source_sha256(weights)
+    kept = home() / "weights" / f"{sha256[:32]}{weights.suffix}"
     for folder in (kept.parent, place.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    if not kept.is_file() or kept.stat().st_size != weights.stat().st_size:
+    if not kept.is_file() or file_sha256(kept) != sha256:
         beside = kept.with_name(f".{kept.name}.{os.getpid()}.new")
         shutil.copyfile(weights, beside)
+        sync(beside)
         beside.replace(kept)
     try:
         os.link(kept, place)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlflow.entities.model_registry import ModelVersion
 
+from tasks.integrity import seal_folder
 from tasks.methods.state import CARD, STATE
 from tasks.results.runs import REVIEWED
 from tasks.results.track import Run
@@ -34,6 +35,7 @@ def keep_reviewed(run: Run, model: str, marks: Stage, thresholds: str) -> str:
         shutil.rmtree(out, ignore_errors=True)
         if weights := write_reviewed(found, file, out):
             shutil.copyfile(weights, out / weights.name)
+        seal_folder(out, {})
         return str(out)
     name, was = found.version.name, found.version
     known = [
@@ -69,7 +71,7 @@ def write_reviewed(model: Model, thresholds: Path, out: Path) -> Path | None:
 def _registered(
     run: Run, model: Model, was: ModelVersion, thresholds: Path, marks: str
 ) -> ModelVersion:
-    logged = log_tagger(
+    logged, seal = log_tagger(
         run,
         f"reviewed-{was.name}",
         {REVIEWED: marks},
@@ -80,7 +82,7 @@ def _registered(
         was.name,
         logged.artifact_location,
         run.run_id,
-        {**was.tags, REVIEWED: marks},
+        {**was.tags, **seal, REVIEWED: marks},
         description=f"{model.address} with thresholds that marks have moved",
         model_id=logged.model_id,
     )

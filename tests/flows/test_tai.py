@@ -1,6 +1,7 @@
 """The whole road as a user types it, in processes of their own, and its answers to bad input."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from flows.compare import compare
 from flows.doors import check
 from tasks.errors import InputError
 from tasks.profile import load_profile
+from tasks.results.runs import find_runs
 from tasks.serving import registry
 
 from .command import ROOT, run_python
@@ -240,6 +242,31 @@ def test_the_best_model_is_registered_and_tags_paths_and_bytes(
     assert found == pytest.approx(sorted(scores, reverse=True), abs=2e-3)
     with pytest.raises(InputError, match="row 0: not a whole image"):
         model.predict(pd.DataFrame({"image": [b"no image"]}))
+
+
+def test_a_damaged_model_is_refused_and_made_anew_by_the_next_run(
+    small: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, _ = small
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("TAI_HOME", str(home))
+    (last,) = find_runs(["latest"])
+    command = last.data.tags["mlflow.source.name"]
+    folder = registry.tagger_folder("tai-small/1")
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {"card.json", "seal.json", "state.safetensors"} < set(whole)
+    for name in whole:
+        (folder / name).write_bytes(whole[name][:-1] + b"?")
+        with pytest.raises(InputError, match=rf"{name}: .*; flows.tai .* makes it anew"):
+            registry.tagger_folder("tai-small/1")
+        (folder / name).write_bytes(whole[name])
+    (folder / "state.safetensors").unlink()
+    done = tai(home, *shlex.split(command)[3:])
+    assert done.returncode == 0, done.stderr
+    assert "state.safetensors: cannot be read" in done.stderr
+    assert "set aside and made anew" in done.stderr
+    folder = registry.tagger_folder("tai-small/1")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
 def test_runs_are_compared_by_name(

@@ -129,6 +129,50 @@ def test_a_file_that_is_no_store_is_named(home: Path) -> None:
         store.check_store()
 
 
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at % len(content)] ^= 1
+    file.write_bytes(content)
+
+
+def another_process() -> None:
+    """Close what this process holds open, as its end would."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for engine in [*Tracking._engine_map.values(), *Registry._engine_map.values()]:
+        engine.dispose()
+
+
+def test_a_damaged_store_is_taken_as_it_was_after_the_last_run(
+    made: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = made / "mlflow.db"
+    assert whole_runs() == ["after"]
+    chance, size = random.Random(14), file.stat().st_size
+    cut = [0, 1, 99, size // 2, size - 1]
+    flips = [0, 20, size - 1, *(chance.randrange(100, size) for _ in range(9))]
+    for damage in (
+        *(lambda at=at: os.truncate(file, at) for at in cut),
+        *(lambda at=at: flip(file, at) for at in flips),
+    ):
+        another_process()
+        content = file.read_bytes()
+        damage()
+        caplog.clear()
+        store.check_store()
+        (warning,) = caplog.messages
+        assert warning.startswith(f"{file}: ")
+        assert "set aside as .mlflow.db." in warning
+        assert file.read_bytes() == content
+    # what others write is no damage, nor is a journal that a kill has left
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("update runs set name = 'renamed'")
+    caplog.clear()
+    assert set(whole_runs()) == {"renamed", "after"}
+    assert not caplog.messages
+
+
 def test_an_older_schema_is_upgraded_and_a_newer_one_explained(made: Path) -> None:
     from alembic import command
     from mlflow.store.db.utils import _get_alembic_config
