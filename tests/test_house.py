@@ -196,7 +196,12 @@ class Trace:
     def add(self, name: str) -> None:
         path = Path(name)
         inside = path.is_absolute() and path.is_relative_to(ROOT)
-        if self.working and inside and path.relative_to(ROOT).parts[0] in code.PACKAGES:
+        if (
+            self.working
+            and self.working[-1]
+            and inside
+            and path.relative_to(ROOT).parts[0] in code.PACKAGES
+        ):
             self.touched.setdefault(self.working[-1], set()).add(path)
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
@@ -204,6 +209,12 @@ class Trace:
         if name.endswith("workspace.py") and frame.f_code.co_name == "_work":
             if event == "call":
                 self.working.append(self.modules[frame.f_locals["work"].__module__])
+            elif event == "return":
+                self.working.pop()
+        elif name.endswith("predict.py") and frame.f_code.co_name == "seen":
+            # who looks on at the work has no part in what comes of it
+            if event == "call":
+                self.working.append(())
             elif event == "return":
                 self.working.pop()
         elif event == "call":

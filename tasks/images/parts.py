@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,7 +51,7 @@ LOG = logging.getLogger("tai")
 IMAGES_PER_PART: Final = 1024
 IMAGES_PER_SHARD: Final = 256
 IMAGES_PER_BATCH: Final = 16
-Encode = Callable[[torch.Tensor], Mapping[str, torch.Tensor]]
+Encode: TypeAlias = "Callable[[torch.Tensor], Mapping[str, torch.Tensor]]"
 """Images [16, 3, R, R] on the CPU -> what is worked out, by name: [16, ...] on the CPU."""
 
 

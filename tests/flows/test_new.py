@@ -17,6 +17,7 @@ from PIL import Image
 from flows import new
 from tasks.labels.vocabulary import load_vocabulary
 from tasks.profile import load_profile
+from tasks.serving.tagger import BY_MARKS
 
 from .command import ROOT
 
@@ -191,9 +192,10 @@ def mark_by_hand(folder: Path) -> None:
     # all were looked at: nothing is left to guess
     value, low, high = rows["all classes", "recall"]
     assert value == low == high
-    (tagger,) = (folder / ".tai" / "reviewed").glob("*/card.json")
+    # they are kept as the next version of the model
+    cards = (folder / ".tai").rglob("tagger/card.json")
+    (card,) = [card for card in map(json.loads, map(Path.read_text, cards)) if BY_MARKS in card]
     moved = json.loads(shares.with_name("thresholds.json").read_text())
-    card = json.loads(tagger.read_text())
     assert dict(zip(card["classes"], card["thresholds"], strict=True)) == moved
 
 
