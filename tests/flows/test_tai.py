@@ -18,6 +18,7 @@ from tasks.errors import InputError
 from tasks.profile import load_profile
 from tasks.results.runs import find_runs
 from tasks.serving import registry
+from tasks.serving.named import find_model
 from tasks.serving.served import ALLOWED
 
 from .command import ROOT, run_python
@@ -255,20 +256,20 @@ def test_a_damaged_model_is_refused_and_made_anew_by_the_next_run(
     monkeypatch.setenv("TAI_HOME", str(home))
     (last,) = find_runs(["latest"])
     command = last.data.tags["mlflow.source.name"]
-    folder = registry.tagger_folder("tai-small/1")
+    folder = find_model("tai-small/1").folder
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {"card.json", "seal.json", "state.safetensors"} < set(whole)
     for name in whole:
         (folder / name).write_bytes(whole[name][:-1] + b"?")
         with pytest.raises(InputError, match=rf"{name}: .*; flows.tai .* makes it anew"):
-            registry.tagger_folder("tai-small/1")
+            find_model("tai-small/1")
         (folder / name).write_bytes(whole[name])
     (folder / "state.safetensors").unlink()
     done = tai(home, *shlex.split(command)[3:])
     assert done.returncode == 0, done.stderr
     assert "state.safetensors: cannot be read" in done.stderr
     assert "set aside and made anew" in done.stderr
-    folder = registry.tagger_folder("tai-small/1")
+    folder = find_model("tai-small/1").folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
