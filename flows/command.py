@@ -1,6 +1,8 @@
 """The command line that all flows share: a profile, changes to it, one sentence per error."""
 
 import argparse
+import atexit
+import gc
 import json
 import logging
 import shlex
@@ -97,15 +99,16 @@ def conduct(
     """Check the input, then run a flow in this process; an InputError ends it with one sentence.
 
     Args:
-        check: is done before Prefect starts a server, so that bad input is told within seconds.
+        check: is done first, while Prefect's server starts; bad input ends both within seconds.
         flow: what to run.
-        meanwhile: is done while the server starts.
+        meanwhile: is done behind the check, while the server still starts.
 
     """
     logging.getLogger("prefect").setLevel(logging.WARNING)
+    # else Python looks through all that MLflow and Prefect have brought once more, for seconds
+    atexit.register(gc.freeze)
     try:
-        check()
-        with server(meanwhile):
+        with server(check, meanwhile):
             return flow()
     except InputError as error:
         sys.exit(f"error: {error}")

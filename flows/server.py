@@ -46,29 +46,38 @@ def is_lasting() -> bool:
 
 
 @contextmanager
-def server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
+def server(*meanwhile: Callable[[], object]) -> Iterator[None]:
     """Have a server: the one that is set up, or one of this process's own.
 
     Args:
-        meanwhile: what can be done while it starts.
+        meanwhile: what can be done while it starts, in this order.
 
     Raises:
         InputError: it does not come up.
 
     """
     if PREFECT_API_URL.value() is not None:
-        meanwhile()
+        for work in meanwhile:
+            work()
         yield
         return
     port = _free_port()
     process = _start(port)
     # not sooner: Prefect's threads, which begin later and end before, send it what is left to send
     atexit.register(_end, process)
-    meanwhile()
+    try:
+        for work in meanwhile:
+            work()
+    except BaseException:
+        # nothing was asked of it yet; a kill within its migrations leaves none of them
+        process.kill()
+        process.wait()
+        raise
     address = f"http://{HOST}:{port}/api"
     _wait(process, address)
     _started.append(address)
-    with temporary_settings({PREFECT_API_URL: address}):
+    # a beat per flow, of which each costs up to a second at the end, and which nobody listens to
+    with temporary_settings({PREFECT_API_URL: address, "flows.heartbeat_frequency": None}):
         yield
 
 

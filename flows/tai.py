@@ -11,25 +11,29 @@ from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.deployments import run_deployment
 
 from flows.command import command_line, parse, run_command
-from flows.corpus import label_files
-from flows.doors import check, check_input
-from flows.fit import fit
 from flows.told import finished, in_one_sentence
-from tasks.corpus.readers import is_composed
+from models.lazily import lazily
 from tasks.errors import InputError
-from tasks.labels.refresh import note_training
-from tasks.labels.vocabulary import vocabulary_path
-from tasks.pages.report import report
 from tasks.profile import Profile, load_profile
-from tasks.results import store, track
-from tasks.results.evaluate import classes_told
-from tasks.results.groups import groups_of
 from tasks.results.outcome import BRANCHES, Outcome, found_again
-from tasks.results.rate import choose_rate
-from tasks.results.tags import TABLE, tag_images
-from tasks.serving import registry
-from tasks.workspace import Stage, home
-from tasks.world.files import SHEET, make_world
+
+# Prefect's server starts while these are read
+with lazily():
+    from flows.corpus import label_files
+    from flows.doors import check, check_input
+    from flows.fit import fit
+    from tasks.corpus.readers import is_composed
+    from tasks.labels.refresh import note_training
+    from tasks.labels.vocabulary import vocabulary_path
+    from tasks.pages.report import report
+    from tasks.results import store, track
+    from tasks.results import tags as tagging
+    from tasks.results.evaluate import classes_told
+    from tasks.results.groups import groups_of
+    from tasks.results.rate import choose_rate
+    from tasks.serving import registry
+    from tasks.workspace import Stage, home
+    from tasks.world import files as world
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +57,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
 
     """
     asked = load_profile(profile, settings)
-    chosen = make_world(asked)
+    chosen = world.make_world(asked)
     vocabulary = check(chosen)
     command = command_line("tai/full", profile, settings)
     with track.run(track.run_name(chosen, settings), source=command) as run:
@@ -61,7 +65,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         run.config(chosen.values())
         run.artifact(vocabulary_path(chosen), "vocabulary")
         if asked.world:
-            run.artifact(chosen.path(SHEET))
+            run.artifact(chosen.path(world.SHEET))
         if not chosen.backbone.pretrained:
             run.tag("warning", "random weights: scores mean nothing")
         corpora, labels, read = [], [], label_files(chosen)
@@ -70,7 +74,10 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
             corpora.append(corpus)
             labels.append(labelled)
         outcome = choose_rate(chosen, vocabulary, _launch(chosen, corpora, labels, run.run_id))
-        tags = {each.name: tag_images(chosen, vocabulary, each, outcome) for each in chosen.images}
+        tags = {
+            each.name: tagging.tag_images(chosen, vocabulary, each, outcome)
+            for each in chosen.images
+        }
         outcome = replace(outcome, tags=tags)
         table = _table(chosen, outcome)
         headline = outcome.evaluations[chosen.headline_method]
@@ -90,7 +97,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         note_training(chosen, vocabulary.digest, read)
     result = {
         "map": table,
-        "tags": {each.name: str(tags[each.name].file(TABLE)) for each in chosen.unlabelled},
+        "tags": {each.name: str(tags[each.name].file(tagging.TABLE)) for each in chosen.unlabelled},
         "page": str(page),
         "model": model.removeprefix("models:/"),
     }

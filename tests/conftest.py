@@ -1,7 +1,11 @@
 """What holds for every test."""
 
+import os
+
 import pytest
 from hypothesis import settings
+
+from tests.prefect_homes import MADE
 
 # a machine that does other things too is no fault of the code's
 settings.register_profile("patient", deadline=None)
@@ -10,3 +14,11 @@ settings.register_profile("patient", deadline=None)
 def pytest_configure(config: pytest.Config) -> None:
     """Load it last: hypothesis's own plugin loads one of its own."""
     settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the first of all workers that has a Prefect of its own leaves its tables for others."""
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    os.environ[MADE] = str((base.parent if is_worker else base) / "prefect.db")

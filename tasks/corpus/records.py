@@ -77,7 +77,8 @@ class Lines(NamedTuple):
 
 
 NO_LINES: Final = Lines()
-NO_IDS: Final = pa.array([], pa.string())
+# pa.array() would import pandas
+NO_IDS: Final = pa.nulls(0, pa.string())
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities.model_registry import ModelVersion
-
+from models.lazily import lazily
 from tasks.integrity import seal_folder
 from tasks.methods.state import CARD, STATE
 from tasks.results.runs import REVIEWED
@@ -17,6 +16,9 @@ from tasks.serving.named import Model, find_model
 from tasks.serving.registry import BEST, best_version, log_tagger
 from tasks.serving.tagger import BY_MARKS, RATE, THRESHOLDS, files_in
 from tasks.workspace import Stage, home, write_whole
+
+with lazily():
+    from mlflow.entities.model_registry import ModelVersion
 
 
 def keep_reviewed(run: Run, model: str, marks: Stage, thresholds: str) -> str:

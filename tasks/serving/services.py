@@ -16,52 +16,65 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from models.lazily import lazily
 from tasks.code import ROOT
 from tasks.errors import InputError
 from tasks.processes import mark_of, pid_of
 from tasks.settle import SETTINGS, is_up, pid_file, settle_prefect
 from tasks.workspace import check_home, home
 
+# `down` needs none of it
+with lazily():
+    from tasks.results.store import check_store, tracking_uri
+    from tasks.results.track import mlflow_port, mlflow_ui, port
+
 PATIENCE_S = 120.0
 BIN = Path(sys.executable).parent
 HOST = "127.0.0.1"
 GRACE_S = 3.0
+POOLS = ("local", "gpu")
 
 
 def up() -> None:
     """Start what is not running yet, all on loopback, and deploy the flows."""
-    # MLflow is slow to import, and `down` needs it not
-    from tasks.results.store import check_store, tracking_uri
-    from tasks.results.track import mlflow_port, mlflow_ui, port
-
+    number, ui_port = port("TAI_PREFECT_PORT", 4200), mlflow_port()
+    for name, its, setting in (
+        ("prefect", number, "TAI_PREFECT_PORT"),
+        ("mlflow", ui_port, "TAI_MLFLOW_PORT"),
+    ):
+        if not is_up(name) and not _is_free(its):
+            raise InputError(f"port {its} is taken by another program; set {setting} to a free one")
     check_home()
     check_store()
     (home() / "services").mkdir(parents=True, exist_ok=True)
-    number, ui_port = port("TAI_PREFECT_PORT", 4200), mlflow_port()
     prefect = f"http://{HOST}:{number}"
     # its pages ask for data at the usual port, unless they are told
     os.environ["PREFECT_SERVER_UI_API_URL"] = os.environ["PREFECT_API_URL"] = f"{prefect}/api"
     server = ["prefect", "server", "start", "--host", HOST, "--port", str(number)]
-    _serve("prefect", server, number, "TAI_PREFECT_PORT", f"{prefect}/api/health")
+    # both at once: each takes long to start
+    _start("prefect", server)
+    has_ui = tracking_uri().startswith("sqlite:")
+    if has_ui:
+        # one person looks at it: each of the usual four workers takes seconds and 250 MB to start
+        ui = ["mlflow", "ui", "--backend-store-uri", tracking_uri(), "--host", HOST]
+        _start("mlflow", [*ui, "--workers", "1", "--port", str(ui_port)])
+    _await("prefect", f"{prefect}/api/health")
     # Prefect reads this file in the project's folder, so typed commands find the server
     SETTINGS.write_text(f'[api]\nurl = "{prefect}/api"\n', encoding="utf-8")
-    for pool in ("local", "gpu"):
-        _run("work-pool", "create", pool, "--type", "process", "--overwrite")
-    has_workers = any(is_up(f"worker-{pool}") for pool in ("local", "gpu"))
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(_make_pool, POOLS))
+    has_workers = any(is_up(f"worker-{pool}") for pool in POOLS)
     caught_up = [] if has_workers else _catch_up("before")
     _run("--no-prompt", "deploy", "--all")
     if not has_workers:
         _catch_up("after", *caught_up)
-    for pool in ("local", "gpu"):
+    for pool in POOLS:
         _start(f"worker-{pool}", ["prefect", "worker", "start", "--pool", pool])
-    if tracking_uri().startswith("sqlite:"):
-        # one person looks at it: each of the usual four workers takes seconds and 250 MB to start
-        ui = ["mlflow", "ui", "--backend-store-uri", tracking_uri(), "--host", HOST]
-        ui += ["--workers", "1"]
-        command = [*ui, "--port", str(ui_port)]
-        _serve("mlflow", command, ui_port, "TAI_MLFLOW_PORT", f"{mlflow_ui()}/health")
+    if has_ui:
+        _await("mlflow", f"{mlflow_ui()}/health")
     sys.stdout.write(
         f"Prefect  {prefect}\nMLflow   {mlflow_ui()}\n"
         "Next     source .venv/bin/activate && prefect deployment run tai/full --watch\n"
@@ -102,11 +115,12 @@ def _signal(file: Path, number: signal.Signals) -> None:
         return
 
 
-def _serve(name: str, command: list[str], port: int, setting: str, health: str) -> None:
-    """Start a server unless it runs already, and wait until it answers."""
-    if not is_up(name) and not _is_free(port):
-        sys.exit(f"error: port {port} is taken by another program; set {setting} to a free one")
-    _start(name, command)
+def _make_pool(name: str) -> None:
+    _run("work-pool", "create", name, "--type", "process", "--overwrite")
+
+
+def _await(name: str, health: str) -> None:
+    """Wait until a server answers."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline and is_up(name):
         try:
@@ -128,6 +142,7 @@ def _is_free(port: int) -> bool:
 
 
 def _start(name: str, command: list[str]) -> None:
+    """Start something unless it runs already."""
     file = pid_file(name)
     if is_up(name):
         return
@@ -159,6 +174,8 @@ def _environment() -> dict[str, str]:
         "TAI_HOME": str(home()),
         # MLflow's UI alone: its job runners would be ten idle processes
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # how often a worker asks for runs: what one types begins at once, not after 10 s
+        "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "2"),
     }
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, **settings, "PATH": path}

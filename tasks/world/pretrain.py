@@ -37,6 +37,7 @@ from models.metrics import average_precisions, mean_average_precision
 from models.prompts import class_embeddings
 from models.scoring import dense_zero_shot_scores, global_scores, merged_scores
 from models.templates import PLAIN
+from tasks.backbone.devices import native_precision
 from tasks.backbone.loading import create_backbone
 from tasks.workspace import write_whole
 from tasks.world import glyphs
@@ -97,6 +98,7 @@ def _train(rank: int, settings: PretrainSettings, folder: Path, ranks: int) -> N
     )
     validation = validation_pairs(settings) if rank == 0 else None
     began = saved = time.monotonic()
+    precision = native_precision("cpu")
     for step, (pixels, tokens) in zip(
         range(start, settings.steps),
         _batches(settings, start, rank, ranks, backbone.tokenize),
@@ -104,7 +106,7 @@ def _train(rank: int, settings: PretrainSettings, folder: Path, ranks: int) -> N
     ):
         for group in optimiser.param_groups:
             group["lr"] = _rate(step, settings)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             features = backbone.encode_images(_normalised(pixels, mean, std))
             texts = encode_texts(backbone, tokens)
         scale = clip.logit_scale.exp()
@@ -195,6 +197,7 @@ def _card(
         "loss": "CLIP's contrastive loss on pairs alone; no label of any class",
         "limits": f"knows {int(used.sum()):,} of 49,408 tokens; the others' embeddings are zero",
         "command": "python -m flows.pretrain --out <folder>",
+        "precision": native_precision("cpu"),
         "settings": settings.model_dump(),
         "validation": f"{VALIDATION_PAIRS} pairs of their own, 128 pixels; percent",
         "history": history,

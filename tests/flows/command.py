@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import prefect_homes
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -15,7 +17,7 @@ def run_python(
 
     `path` is a folder of installed packages besides the environment's.
     """
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    prefect_homes.begin(home / "prefect")
     settings = {
         "TAI_HOME": str(home),
         "PREFECT_HOME": str(home / "prefect"),
@@ -27,7 +29,7 @@ def run_python(
     }
     environment = {**os.environ, **settings}
     environment.pop("PREFECT_API_URL", None)
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, *arguments],
         cwd=root,
         env=environment,
@@ -36,3 +38,5 @@ def run_python(
         timeout=300,
         check=False,
     )
+    prefect_homes.leave(home / "prefect")
+    return done

@@ -18,6 +18,7 @@ from flows import new
 from tasks.labels.vocabulary import load_vocabulary
 from tasks.profile import load_profile
 from tasks.serving.tagger import BY_MARKS
+from tests import prefect_homes
 
 from .command import ROOT
 
@@ -57,7 +58,8 @@ def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProce
         **more,
     }
     environment.pop("PREFECT_API_URL", None)
-    return subprocess.run(
+    prefect_homes.begin(folder / ".prefect")
+    done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
         env=environment,
@@ -66,6 +68,8 @@ def run(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProce
         timeout=500,
         check=False,
     )
+    prefect_homes.leave(folder / ".prefect")
+    return done
 
 
 def write_pictures(folder: Path, count: int) -> None:

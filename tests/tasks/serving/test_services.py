@@ -18,6 +18,10 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from tasks.errors import InputError
+from tasks.serving import services
+from tests import prefect_homes
+
 ROOT = Path(__file__).parents[3]
 BUSY_S = 5
 """For a machine that does other things too."""
@@ -47,6 +51,7 @@ class Project:
             "DO_NOT_TRACK": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         }
+        prefect_homes.begin(self.home / "prefect")
         # a server of whoever runs the tests is none of ours
         outside = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
         self.environment = outside | settings
@@ -233,10 +238,10 @@ def test_a_taken_port_is_named(project: Project) -> None:
 
 
 @pytest.mark.parametrize("text", ["http", "0", "99999"])
-def test_a_port_that_is_none_is_one_sentence(project: Project, text: str) -> None:
-    project.environment |= {"TAI_PREFECT_PORT": text}
-    done = project.services("up")
+def test_a_port_that_is_none_is_one_sentence(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAI_PREFECT_PORT", text)
+    with pytest.raises(InputError) as told:
+        services.up()
     assert (
-        done.stderr
-        == f"error: TAI_PREFECT_PORT '{text}': no port; expected a number from 1 to 65535\n"
+        str(told.value) == f"TAI_PREFECT_PORT '{text}': no port; expected a number from 1 to 65535"
     )
