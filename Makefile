@@ -27,7 +27,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 # ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
 BENCHMARKS := step ranking encode score end_to_end labels ingest refresh image_sets heads

@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from flows.server import server
 from tasks.catalogue import catalogue
@@ -18,6 +18,13 @@ from tasks.results.store import check_store
 from tasks.settings_told import settings_told
 
 T = TypeVar("T")
+QUIET: Final = {
+    "prefect": logging.WARNING,
+    # at the end they would tell how much they still have to send
+    "APILogWorker": logging.ERROR,
+    "EventsWorker": logging.ERROR,
+}
+"""What Prefect's own loggers say in a command."""
 
 
 def parse(module: str, description: str) -> argparse.Namespace:
@@ -104,7 +111,8 @@ def conduct(
         meanwhile: is done behind the check, while the server still starts.
 
     """
-    logging.getLogger("prefect").setLevel(logging.WARNING)
+    for name, level in QUIET.items():
+        logging.getLogger(name).setLevel(level)
     # else Python looks through all that MLflow and Prefect have brought once more, for seconds
     atexit.register(gc.freeze)
     try:

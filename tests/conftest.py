@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -9,6 +10,20 @@ from tests.prefect_homes import MADE
 
 # a machine that does other things too is no fault of the code's
 settings.register_profile("patient", deadline=None)
+
+FIRST = ("flows", "test_recipes.py", "tasks/serving", "test_house.py", "tasks/test_kill.py")
+"""The longest files: one that begins last keeps a worker when the others have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).as_posix()
+        return next((number for number, of in enumerate(FIRST) if name.startswith(of)), len(FIRST))
+
+    items.sort(key=rank)
 
 
 def pytest_configure(config: pytest.Config) -> None:

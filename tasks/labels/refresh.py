@@ -22,8 +22,9 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.corpus.readers import is_composed
 from tasks.errors import InputError
+from tasks.files import home, is_writable, locked, write_whole
 from tasks.processes import is_running, mark_of
-from tasks.workspace import Stage, home, locked, write_whole
+from tasks.workspace import Stage
 
 if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
@@ -198,18 +199,25 @@ def note_training(
 
 @contextmanager
 def _record(profile: Profile) -> Iterator[dict[str, Any]]:
-    """A profile's record, to be changed; nobody else does meanwhile."""
+    """A profile's record, to be changed; nobody else does meanwhile. A read-only home keeps its."""
     file = home() / FOLDER / f"{profile.name}.json"
+    if not is_writable():
+        yield _read(file)
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_suffix(".lock")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        except ValueError as error:
-            raise InputError(
-                f"{file}: not as it was written; remove it, and all captions count as new"
-            ) from error
+        record = _read(file)
         yield record
         write_whole(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise InputError(
+            f"{file}: not as it was written; remove it, and all captions count as new"
+        ) from error
 
 
 def _with_vocabulary(parts: Sequence[Part], vocabulary: str) -> list[Part]:

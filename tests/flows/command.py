@@ -20,7 +20,6 @@ def run_python(
     prefect_homes.begin(home / "prefect")
     settings = {
         "TAI_HOME": str(home),
-        "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -28,7 +27,9 @@ def run_python(
         "COLUMNS": "200",
     }
     environment = {**os.environ, **settings}
-    environment.pop("PREFECT_API_URL", None)
+    # Prefect's home is in ours by itself
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        environment.pop(name, None)
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=root,

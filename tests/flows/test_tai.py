@@ -1,9 +1,12 @@
 """The whole road as a user types it, in processes of their own, and its answers to bad input."""
 
 import json
+import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -195,6 +198,36 @@ def test_what_is_done_is_found_without_what_does_it(small: tuple[Path, str]) -> 
 
 def _is_whole(config: Path) -> bool:
     return (config.parent / "stages.json").is_file()
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing can be written there, by whomever."""
+    commands = [["--bind", folder, folder], ["-o", "remount,bind,ro", folder]]
+    if any(subprocess.run(["mount", *each], capture_output=True).returncode for each in commands):
+        pytest.skip("a mount takes more rights than these")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_read_only_home_serves_what_is_done(small: tuple[Path, str], tmp_path: Path) -> None:
+    home, told = small
+    config = next(json.loads(path.read_text()) for path in home.glob(CONFIGS) if _is_whole(path))
+    copy = tmp_path / "home"
+    shutil.copytree(home, copy)
+    asked = ["--profile", f"{SMALL}/small.toml", "--data", config["data"], "--set", f"{EPOCHS}=2"]
+    with read_only(copy):
+        before = sorted(str(path) for path in copy.rglob("*"))
+        done = tai(copy, *asked)
+        assert sorted(str(path) for path in copy.rglob("*")) == before
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "may not be written: this run's record in MLflow is not kept" in done.stderr
+    table = re.findall(r"│ small.*│", told)
+    assert table
+    assert re.findall(r"│ small.*│", done.stdout) == table
 
 
 @pytest.mark.parametrize(
