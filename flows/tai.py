@@ -196,8 +196,10 @@ def show(result: dict[str, Any]) -> None:
     console = Console()
     if result["map"]:
         _print_map(console, result)
-    console.print(f"outputs: {home()}\ncompare runs: mlflow ui --backend-store-uri ", end="")
-    console.print(store.tracking_uri(), soft_wrap=True)
+    ui = shlex.join(["mlflow", "ui", "--backend-store-uri", store.tracking_uri()])
+    page = track.mlflow_page(store.experiment_in(store.open_store()))
+    console.print(f"outputs: {home()}", soft_wrap=True, markup=False)
+    console.print(f"compare runs: {ui}, then {page}", soft_wrap=True, markup=False)
     for table in result["tags"].values():
         console.print(f"tags: {table}", soft_wrap=True, markup=False)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)

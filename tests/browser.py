@@ -47,6 +47,14 @@ class Page:
             assert time.monotonic() < deadline, "the page did not load"
             time.sleep(0.05)
 
+    def visit(self, address: str, until: str) -> None:
+        """Go to a server's page, and wait until a JavaScript expression is true of it."""
+        self._call("Page.navigate", url=address)
+        deadline = time.monotonic() + 60
+        while not self.ask(until):
+            assert time.monotonic() < deadline, self.ask("location.href")
+            time.sleep(0.2)
+
     def ask(self, expression: str) -> Any:
         """Value of a JavaScript expression on the page."""
         result = self._call("Runtime.evaluate", expression=expression, returnByValue=True)

@@ -41,7 +41,7 @@ with lazily():
 LOG = logging.getLogger("tai")
 EXPERIMENT: Final = "tai-flows"
 KIND: Final = ("mlflow.experimentKind", "custom_model_development")
-"""Without it the experiment opens as one of language models: traces, judges, a playground."""
+"""What older pages of MLflow go by; newer ones go by their address (`track.AS_TRAINING`)."""
 ARTIFACTS: Final = "mlartifacts"
 PATHS: Final = (
     ("experiments", "artifact_location"),
@@ -175,6 +175,8 @@ def _damage(file: Path, known: Mapping[str, str]) -> str:
 def _restore(file: Path) -> None:
     """Take the kept copy where the store is damaged; one that somebody has removed begins anew."""
     copy, seal = _kept(file)
+    if not seal.is_file():
+        return  # no run has ended yet
     try:
         if looks(file) in _looked:
             return
@@ -185,7 +187,10 @@ def _restore(file: Path) -> None:
         if not damage:
             _looked.add(looks(file))
             return
-    except (DamagedError, FileNotFoundError):
+    except FileNotFoundError:
+        return  # the store itself
+    except DamagedError as error:
+        LOG.warning("%s; at its end this run keeps a new copy of MLflow's store", error)
         return
     beside, aside = _beside(file), file.with_name(f".{file.name}.{time.time_ns()}.damaged")
     shutil.copyfile(copy, beside)

@@ -33,6 +33,8 @@ LOG = logging.getLogger("tai")
 
 STAGES = "stages.json"
 AP_TABLE = "ap.json"
+AS_TRAINING = "?workflowType=machine_learning"
+"""Without it MLflow's pages are of language models (traces, judges), whatever the experiment."""
 HOST = "127.0.0.1"
 LONGEST_NAME = 120
 LONGEST_PARAMETER = 6000
@@ -68,7 +70,7 @@ class Run:
     def page(self, path: Path) -> str:
         """Log an HTML page; its address in MLflow's UI, as browsers refuse links to files."""
         self.artifact(path)
-        return f"{self.link}/artifacts/{path.name}"
+        return mlflow_page(self.experiment_id, "runs", self.run_id, "artifacts", path.name)
 
     def outcome(self, outcome: Outcome, *, report: Stage) -> None:
         """Log which stages the run is made of, and AP by class as a table that the UI shows."""
@@ -100,7 +102,7 @@ class Run:
     @property
     def link(self) -> str:
         """Address of the run's page, where MLflow's UI is up."""
-        return f"{mlflow_ui()}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return mlflow_page(self.experiment_id, "runs", self.run_id)
 
     def describe(self, text: str) -> None:
         """Set the description (Markdown) that stands at the top of the run's page."""
@@ -128,6 +130,11 @@ def mlflow_ui() -> str:
     """Address of MLflow's pages: the tracking server's, or that of `make up`."""
     uri = tracking_uri()
     return uri.rstrip("/") if uri.startswith("http") else f"http://{HOST}:{mlflow_port()}"
+
+
+def mlflow_page(experiment: str, *rest: str) -> str:
+    """Address of an experiment's page, or of one below it, that opens as model training."""
+    return "/".join((mlflow_ui(), "#", "experiments", experiment, *rest)) + AS_TRAINING
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from tasks.workspace import check_home, home
 
 # `down` needs none of it
 with lazily():
-    from tasks.results.store import check_store, tracking_uri
-    from tasks.results.track import mlflow_port, mlflow_ui, port
+    from tasks.results.store import experiment_in, open_store, tracking_uri
+    from tasks.results.track import mlflow_page, mlflow_port, mlflow_ui, port
 
 PATIENCE_S = 120.0
 BIN = Path(sys.executable).parent
@@ -48,7 +48,7 @@ def up() -> None:
         if not is_up(name) and not _is_free(its):
             raise InputError(f"port {its} is taken by another program; set {setting} to a free one")
     check_home()
-    check_store()
+    pages = mlflow_page(experiment_in(open_store()))
     (home() / "services").mkdir(parents=True, exist_ok=True)
     prefect = f"http://{HOST}:{number}"
     # its pages ask for data at the usual port, unless they are told
@@ -76,7 +76,7 @@ def up() -> None:
     if has_ui:
         _await("mlflow", f"{mlflow_ui()}/health")
     sys.stdout.write(
-        f"Prefect  {prefect}\nMLflow   {mlflow_ui()}\n"
+        f"Prefect  {prefect}\nMLflow   {pages}\n"
         "Next     source .venv/bin/activate && prefect deployment run tai/full --watch\n"
     )
 

@@ -5,8 +5,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -23,6 +21,7 @@ from tasks.results.runs import find_runs
 from tasks.serving import registry
 from tasks.serving.named import find_model
 from tasks.serving.served import ALLOWED
+from tests.mounts import read_only
 
 from .command import ROOT, run_python
 
@@ -198,18 +197,6 @@ def test_what_is_done_is_found_without_what_does_it(small: tuple[Path, str]) -> 
 
 def _is_whole(config: Path) -> bool:
     return (config.parent / "stages.json").is_file()
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """Nothing can be written there, by whomever."""
-    commands = [["--bind", folder, folder], ["-o", "remount,bind,ro", folder]]
-    if any(subprocess.run(["mount", *each], capture_output=True).returncode for each in commands):
-        pytest.skip("a mount takes more rights than these")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_read_only_home_serves_what_is_done(small: tuple[Path, str], tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks import contents, integrity
+from tasks.errors import InputError
 from tasks.integrity import DamagedError
 from tasks.workspace import (
     Recipe,
     Result,
     Stage,
+    check_home,
     file_sha256,
     find_stage,
     finish_shard,
@@ -25,6 +27,7 @@ from tasks.workspace import (
     run_stage,
     source_sha256,
 )
+from tests.mounts import read_only, small_disk
 
 RECIPE = Recipe("made", "code", {}, {})
 BYTES = bytes(range(256)) * 4
@@ -206,3 +209,48 @@ def test_a_note_that_is_not_whole_is_not_believed(
         damage(note)
         assert source_sha256(file) == digest
         assert note.read_text(encoding="utf-8").startswith(digest)
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_is_broken(home: Path) -> None:
+    with small_disk(home, "4m"):
+        with pytest.raises(InputError, match=r"4 MB are left on its disk; expected 32 at least"):
+            check_home()
+        before = make()
+
+        def too_much(out: Path) -> Result:
+            for number in range(64):
+                (out / f"{number}.bin").write_bytes(bytes(2**17))
+            return Result({}, {})
+
+        other = Recipe("large", "code", {}, {})
+        with pytest.raises(InputError) as told:
+            run_stage(other, too_much)
+        assert str(told.value).startswith(f"{home}/large: stage 'large' cannot be stored: no space")
+        assert "\n" not in str(told.value)
+        # what was there is whole, and there is room for others once more
+        another_process()
+        again = make()
+        assert not again.fresh
+        assert again.file("a.bin").read_bytes() == BYTES
+        assert again.digest == before.digest
+        assert run_stage(other, lambda _: Result({}, {})).fresh
+
+
+def test_a_read_only_home_serves_stages_and_refuses_others(home: Path) -> None:
+    make()
+    with read_only(home):
+        another_process()
+        assert make().file("a.bin").read_bytes() == BYTES
+        check_home()
+        with pytest.raises(InputError, match="cannot be stored: it is read-only; free or mount it"):
+            run_stage(Recipe("other", "code", {}, {}), work)
+
+
+@pytest.mark.parametrize("below", ["", "x"])
+def test_a_file_as_a_home_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("TAI_HOME", str(tmp_path / "file" / below))
+    with pytest.raises(InputError, match=r"a file( lies where a folder must be)?; .*TAI_HOME"):
+        check_home()

@@ -142,6 +142,7 @@ def another_process() -> None:
 
     for engine in [*Tracking._engine_map.values(), *Registry._engine_map.values()]:
         engine.dispose()
+    store._looked.clear()
 
 
 def test_a_damaged_store_is_taken_as_it_was_after_the_last_run(
@@ -171,6 +172,17 @@ def test_a_damaged_store_is_taken_as_it_was_after_the_last_run(
     caplog.clear()
     assert set(whole_runs()) == {"renamed", "after"}
     assert not caplog.messages
+    # nor does a damaged copy go unsaid, or another take its place
+    for kept in (made / ".mlflow.db.kept", made / ".mlflow.db.seal"):
+        store.keep_store()
+        another_process()
+        flip(kept, 50)
+        content = file.read_bytes()
+        store.check_store()
+        (warning,) = caplog.messages
+        assert warning.startswith(f"{kept}: ")
+        assert file.read_bytes() == content
+        caplog.clear()
 
 
 def test_an_older_schema_is_upgraded_and_a_newer_one_explained(made: Path) -> None:

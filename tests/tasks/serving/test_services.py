@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from tasks.errors import InputError
 from tasks.serving import services
 from tests import prefect_homes
+from tests.browser import browser
 
 ROOT = Path(__file__).parents[3]
 BUSY_S = 5
@@ -40,6 +41,7 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / ".tai"
+        self.told = ""
         for part in PARTS:
             copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
             copy(ROOT / part, folder / part)
@@ -82,6 +84,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     try:
         done = project.services("up")
         assert done.returncode == 0, done.stdout + done.stderr
+        project.told = done.stdout
         yield project
     finally:
         project.services("down")
@@ -151,6 +154,14 @@ def test_pages_ask_for_data_where_the_server_is(project: Project) -> None:
     assert asked["api_url"] == f"http://127.0.0.1:{port}/api"
     # all that Prefect keeps lies in the home
     assert (project.home / "prefect" / "prefect.db").is_file()
+
+
+def test_mlflows_pages_open_as_model_training(project: Project, tmp_path: Path) -> None:
+    (address,) = re.findall(r"^MLflow +(\S+)$", project.told, re.MULTILINE)
+    with browser(tmp_path) as page:
+        page.visit(address, "document.body.innerText.includes('Run Name')")
+        assert "/#/experiments/1/runs?" in page.ask("location.href")
+        assert "Judges" not in page.ask("document.body.innerText")
 
 
 def api(project: Project, path: str, body: object = None) -> Any:
