@@ -170,13 +170,13 @@ class DescribeSettings(Settings):
         3.2, ge=0, description="Norm of the noise on a unit vector; CapDec's, a cosine of 0.3."
     )
     centred: bool = Field(
-        True, description="Take the captions' mean from captions, the pictures' from pictures."
+        False, description="Take the captions' mean from captions, the pictures' from pictures."
     )
-    prefix: int = Field(10, ge=1, le=64, description="Tokens that a vector becomes.")
+    prefix: int = Field(5, ge=1, le=64, description="Tokens that a vector becomes.")
     width: int = Field(256, ge=8, description="Width of the decoder; a multiple of `heads`.")
-    layers: int = Field(4, ge=1, description="Layers of the decoder.")
+    layers: int = Field(3, ge=1, description="Layers of the decoder.")
     heads: int = Field(4, ge=1, description="Heads of its attention.")
-    epochs: int = Field(10, ge=1, description="Times that all captions are gone through.")
+    epochs: int = Field(6, ge=1, description="Times that all captions are gone through.")
     batch: int = Field(64, ge=1, description="Captions per step.")
     learning_rate: float = Field(1e-3, gt=0, description="AdamW's rate after the warm-up.")
     beam: int = Field(5, ge=1, le=64, description="Captions followed at once; 1 is greedy.")
