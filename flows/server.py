@@ -36,6 +36,7 @@ FOR_A_WHILE: Final = {
 QUIET: Final = {"PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
 """Unless one asks for it: it tries for long where there is no network."""
 END_S: Final = 5.0
+ANSWER_S: Final = 15.0
 _started: list[str] = []
 """Addresses of servers that end with a command."""
 
@@ -53,10 +54,12 @@ def server(*meanwhile: Callable[[], object]) -> Iterator[None]:
         meanwhile: what can be done while it starts, in this order.
 
     Raises:
-        InputError: it does not come up.
+        InputError: it does not come up, or nothing answers where one is set up.
 
     """
-    if PREFECT_API_URL.value() is not None:
+    address = PREFECT_API_URL.value()
+    if address is not None:
+        _check(address)
         for work in meanwhile:
             work()
         yield
@@ -103,6 +106,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _check(address: str) -> None:
+    """Stop before work starts if no server answers; what it answers is Prefect's to understand."""
+    try:
+        httpx.get(f"{address.rstrip('/')}/health", timeout=ANSWER_S)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise InputError(
+            f"PREFECT_API_URL {address}: no Prefect server answers ({error}); start it, or unset "
+            "that (also in prefect.toml and Prefect's profile), and a temporary one serves"
+        ) from error
 
 
 def _wait(process: subprocess.Popen[bytes], address: str) -> None:

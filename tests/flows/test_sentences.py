@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.server import server
+from tasks.errors import InputError
 
 from .command import run_python
 
@@ -44,3 +48,17 @@ def test_an_error_inside_a_flow_is_one_sentence(tmp_path: Path, is_command: bool
         assert "none of 1 records is a caption" in done.stdout
     assert "Traceback" not in done.stderr
     assert "leaked" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9/api", "nonsense", "http://no.such.invalid"]
+)
+def test_a_server_that_is_set_up_and_down_is_one_sentence(address: str) -> None:
+    begun: list[str] = []
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(InputError, match=r"no Prefect server answers \([^\n]+\); start it"),
+        server(lambda: begun.append("work")),
+    ):
+        pass
+    assert not begun
