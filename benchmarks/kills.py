@@ -8,7 +8,6 @@ kill has hit is looked up while the process is stopped: which stage's lock it ho
     python -m benchmarks.kills [KILLS]
 """
 
-import fcntl
 import json
 import os
 import random
@@ -26,6 +25,7 @@ from typing import Final
 from prefect.testing.utilities import prefect_test_harness
 
 from benchmarks import forked
+from tasks.files import is_locked
 
 KILLS: Final = 200
 START: Final = "start-up"
@@ -46,21 +46,9 @@ class Aim:
     seconds: float
 
 
-def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock."""
-    try:
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
-
-
 def held(home: Path) -> set[str]:
     """Stages that are being made at this moment."""
-    return {lock.parent.name for lock in home.glob("*/.*.lock") if is_held(lock)}
+    return {lock.parent.name for lock in home.glob("*/.*.lock") if is_locked(lock)}
 
 
 def logged(home: Path, name: str) -> int:
@@ -84,14 +72,14 @@ class Since:
         """Whether a run is at that; cheaper to ask than where it is."""
         if what in (BETWEEN, REGISTRY, TABLES):
             return self.where(home) == what
-        return any(map(is_held, (home / what).glob(".*.lock")))
+        return any(map(is_locked, (home / what).glob(".*.lock")))
 
     def where(self, home: Path) -> str:
         """What a run that began since is at."""
         stages = held(home)
         if stages:
             return min(stages)
-        if is_held(home / ".mlflow.db.lock"):
+        if is_locked(home / ".mlflow.db.lock"):
             return TABLES
         if logged(home, PAGE) > self.pages:
             return REGISTRY

@@ -53,7 +53,8 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
     Returns:
         `map`, a row per method and image set of known labels with its mAP in percent by branch;
         `tags`, the table of tags by image set of unknown labels; `page`, the path of the run's
-        report; `model`, the headline method as `flows.predict` takes it.
+        report; `runs`, the address of all runs in MLflow's pages; `model`, the headline method as
+        `flows.predict` takes it.
 
     """
     asked = load_profile(profile, settings)
@@ -96,6 +97,7 @@ def tai(profile: str | Profile = "demo", settings: dict[str, Any] | None = None)
         create_link_artifact(key="mlflow", link=run.link, link_text="MLflow run")
         note_training(chosen, vocabulary.digest, read)
     result = {
+        "runs": track.mlflow_page(run.experiment_id),
         "map": table,
         "tags": {each.name: str(tags[each.name].file(tagging.TABLE)) for each in chosen.unlabelled},
         "page": str(page),
@@ -197,9 +199,8 @@ def show(result: dict[str, Any]) -> None:
     if result["map"]:
         _print_map(console, result)
     ui = shlex.join(["mlflow", "ui", "--backend-store-uri", store.tracking_uri()])
-    page = track.mlflow_page(store.experiment_in(store.open_store()))
     console.print(f"outputs: {home()}", soft_wrap=True, markup=False)
-    console.print(f"compare runs: {ui}, then {page}", soft_wrap=True, markup=False)
+    console.print(f"compare runs: {ui}, then {result['runs']}", soft_wrap=True, markup=False)
     for table in result["tags"].values():
         console.print(f"tags: {table}", soft_wrap=True, markup=False)
     console.print(f"\nsee it: {result['page']}", soft_wrap=True)

@@ -7,7 +7,6 @@ opened within the last day; and what a process is building. All else can be made
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from models.lazily import lazily
+from tasks.files import is_locked
 from tasks.integrity import MANIFEST, DamagedError, check_bytes, read_manifest, set_aside
 from tasks.results.store import experiment_in, open_store
 from tasks.results.track import STAGES
@@ -151,14 +151,7 @@ def _is_recent(path: Path, days: float) -> bool:
 def _is_held(building: Path) -> bool:
     """Whether a process is at work there: it holds the stage's lock."""
     lock = building.with_name(f".{building.name[1:].partition('.')[0]}.lock")
-    try:
-        with lock.open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+    return is_locked(lock)
 
 
 def _size(folder: Path) -> int:
