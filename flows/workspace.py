@@ -5,13 +5,23 @@ import sys
 from collections import defaultdict
 
 from tasks.errors import InputError
-from tasks.serving.keeping import DAYS, RUNS, Leaving, damaged, leaving, remove, stages
+from tasks.serving.keeping import (
+    DAYS,
+    RUNS,
+    Leaving,
+    damaged,
+    damaged_besides,
+    leaving,
+    remove,
+    stages,
+)
 from tasks.workspace import home
 
 
 def verify() -> list[str]:
     """What is damaged, a sentence each; a later run makes it anew."""
-    return [sentence for folder in stages() for sentence in damaged(folder)]
+    of_stages = [sentence for folder in stages() for sentence in damaged(folder)]
+    return of_stages + damaged_besides()
 
 
 def clean(runs: int = RUNS, days: float = DAYS, *, does: bool = False) -> list[Leaving]:
@@ -30,7 +40,7 @@ def _print_clean(found: list[Leaving], *, does: bool) -> None:
         sys.stdout.write(f"{kind}: {len(sizes)}, {sum(sizes) / 2**20:,.1f} MB, {why}\n")
     total = sum(each.size for each in found) / 2**20
     told = "removed" if does else "would go; to remove them: python -m flows.workspace clean --yes"
-    sys.stdout.write(f"{home()}: {len(found)} folders, {total:,.1f} MB {told}\n")
+    sys.stdout.write(f"{home()}: {len(found)} of them, {total:,.1f} MB {told}\n")
 
 
 def main() -> None:
@@ -58,7 +68,9 @@ def main() -> None:
         sys.exit(f"error: {error}")
     if sentences:
         sys.exit("".join(f"{each}\n" for each in sentences) + "the next run makes it anew")
-    sys.stdout.write(f"{home()}: {len(list(stages()))} stages are as they were made\n")
+    sys.stdout.write(
+        f"{home()}: {len(list(stages()))} stages, and what is handed on, are as they were made\n"
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,10 +97,7 @@ class Stage:
         return self.place
 
     def _make_anew(self, damage: DamagedError) -> None:
-        with _held(self.place):
-            is_still = _damage(self.place, whole=True)
-            if is_still:
-                _replace(self.place, is_still)
+        _settle(self.place, damage)
         maker = _makers.get(self.place)
         if maker is None:
             raise DamagedError(f"{damage}; run this again, and it is made anew") from damage
@@ -267,6 +264,25 @@ def find_stage(name: str, key: str) -> Stage:
         raise DamagedError(f"{damage}; run again what made it, and it is made anew") from damage
 
 
+def finished(name: str, *files: str) -> Iterator[Stage]:
+    """Finished stages of that name whose manifest and `files` are as they were made.
+
+    A damaged one is set aside: its work is missing, and whoever needs it does it anew.
+    """
+    for folder in sorted((home() / name).glob("[!.]*")):
+        try:
+            manifest = read_manifest(folder)
+            for file in files:
+                check_bytes(folder / file, manifest["outputs"][file])
+        except DamagedError as damage:
+            try:
+                _settle(folder, damage)
+            except DamagedError as told:
+                LOG.warning("%s", told)
+            continue
+        yield Stage(folder, manifest, fresh=False)
+
+
 def _open(folder: Path) -> Stage:
     """A finished stage, whose sizes are looked at; its bytes when they are asked for."""
     stage = Stage(folder, read_manifest(folder), fresh=False)
@@ -291,13 +307,21 @@ def _damage(folder: Path, *, whole: bool = False) -> DamagedError | None:
     return None
 
 
-def _replace(folder: Path, damage: DamagedError) -> None:
-    """Set a damaged stage aside, and say so."""
+def _settle(folder: Path, damage: DamagedError) -> None:
+    """Set a stage aside that is still damaged, under its lock; DamagedError where that can't be."""
     try:
-        aside = set_aside(folder)
+        with _held(folder):
+            is_still = _damage(folder, whole=True)
+            if is_still:
+                _replace(folder, is_still)
     except OSError as error:
         reason = trouble(error) or error.strerror
         raise DamagedError(f"{damage}; it cannot be made anew here: {reason}") from error
+
+
+def _replace(folder: Path, damage: DamagedError) -> None:
+    """Set a damaged stage aside, and say so."""
+    aside = set_aside(folder)
     if aside:
         LOG.warning("%s; set aside as %s and made anew", damage, aside.name)
 

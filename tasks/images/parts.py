@@ -29,7 +29,6 @@ from tasks import arrow
 from tasks.images.ahead import Read, decoded
 from tasks.images.decode import content_sha256
 from tasks.images.stored import CONTENTS, placed, shard_columns
-from tasks.integrity import DamagedError, check_bytes, read_manifest
 from tasks.places import Address, Place
 from tasks.progress import Progress
 from tasks.workspace import (
@@ -38,8 +37,8 @@ from tasks.workspace import (
     Stage,
     digest_of,
     find_stage,
+    finished,
     has_shard,
-    home,
     recipe_of,
     run_stage,
 )
@@ -137,24 +136,16 @@ def run_part(encoder: Encoder, part: Part, number: int, parts: int, progress: Pr
 
 def _stored(encoder: Encoder, wanted: Set[str]) -> dict[str, list[str]]:
     """Contents, by key, of finished partitions of this encoder that together hold what there is."""
-    like = _recipe(encoder, ()).values
+    like = _but_images(_recipe(encoder, ()).values)
     found: list[tuple[int, str, list[str]]] = []
-    for folder in (home() / encoder.stage).glob("[!.]*"):
-        try:
-            manifest = read_manifest(folder)
-            is_like = all(manifest[name] == like[name] for name in ("code", "parameters"))
-            is_like &= {**manifest["inputs"], **like["inputs"]} == like["inputs"]
-            if not is_like:
-                continue
-            check_bytes(folder / CONTENTS, manifest["outputs"][CONTENTS])
-        except DamagedError as damage:
-            # so what it held is missing, and is worked out anew
-            LOG.debug("%s", damage)
+    for stage in finished(encoder.stage, CONTENTS):
+        if _but_images(stage.manifest) != like:
             continue
-        contents = pq.read_table(folder / CONTENTS, columns=["content"])["content"].to_pylist()
+        table = pq.read_table(stage.place / CONTENTS, columns=["content"])
+        contents = table["content"].to_pylist()
         held = len(wanted & set(contents))
         if held:
-            found.append((-held, folder.name, contents))
+            found.append((-held, stage.key, contents))
     left = set(wanted)
     useful = {}
     for _, key, contents in sorted(found):
@@ -162,6 +153,12 @@ def _stored(encoder: Encoder, wanted: Set[str]) -> dict[str, list[str]]:
             left.difference_update(contents)
             useful[key] = contents
     return useful
+
+
+def _but_images(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a partition's results depend on besides its images."""
+    inputs = {name: digest for name, digest in values["inputs"].items() if name != "images"}
+    return {"code": values["code"], "parameters": values["parameters"], "inputs": inputs}
 
 
 def _cut(sets: Sequence[Pictures], stored: Mapping[str, Sequence[str]]) -> list[Part]:

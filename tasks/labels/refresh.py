@@ -8,7 +8,7 @@ not finish is asked for again, unless it is still under way.
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +21,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.corpus.readers import is_composed
-from tasks.errors import InputError
 from tasks.files import home, is_writable, locked, write_whole
+from tasks.integrity import DamagedError, sealed, set_aside, unsealed
 from tasks.processes import is_running, mark_of
 from tasks.workspace import Stage
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tasks.labels.vocabulary import Vocabulary
     from tasks.profile import Profile
 
+LOG = logging.getLogger("tai")
 FOLDER: Final = "refresh"
 SHOWN: Final = 20
 
@@ -208,16 +209,20 @@ def _record(profile: Profile) -> Iterator[dict[str, Any]]:
     with locked(file.with_suffix(".lock")):
         record = _read(file)
         yield record
-        write_whole(file, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write_whole(file, sealed(record))
 
 
 def _read(file: Path) -> dict[str, Any]:
+    """What a record says; one that is damaged is set aside, and says nothing."""
+    if not file.exists():
+        return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
-        raise InputError(
-            f"{file}: not as it was written; remove it, and all captions count as new"
-        ) from error
+        return unsealed(file)
+    except DamagedError as damage:
+        if is_writable():
+            set_aside(file)
+        LOG.warning("%s; set aside, and all captions count as new", damage)
+        return {}
 
 
 def _with_vocabulary(parts: Sequence[Part], vocabulary: str) -> list[Part]:

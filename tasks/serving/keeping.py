@@ -18,7 +18,17 @@ from typing import Final
 
 from models.lazily import lazily
 from tasks.files import is_locked
-from tasks.integrity import MANIFEST, DamagedError, check_bytes, read_manifest, set_aside
+from tasks.integrity import (
+    MANIFEST,
+    SEAL,
+    DamagedError,
+    check_bytes,
+    check_folder,
+    read_manifest,
+    set_aside,
+    unsealed,
+)
+from tasks.labels.refresh import FOLDER
 from tasks.results.store import experiment_in, open_store
 from tasks.results.track import STAGES
 from tasks.workspace import home
@@ -36,7 +46,7 @@ KEY: Final = 20
 
 @dataclass(frozen=True)
 class Leaving:
-    """A folder that nothing needs."""
+    """A folder, or a file that was set aside, that nothing needs."""
 
     folder: Path
     why: str
@@ -68,6 +78,20 @@ def damaged(folder: Path) -> list[str]:
     return found
 
 
+def damaged_besides() -> list[str]:
+    """What is wrong with what is handed on outside of stages: taggers, and records of refreshes."""
+    found = []
+    for path in [*home().glob(f"mlartifacts/**/{SEAL}"), *home().glob(f"{FOLDER}/[!.]*.json")]:
+        try:
+            if path.name == SEAL:
+                check_folder(path.parent)
+            else:
+                unsealed(path)
+        except DamagedError as error:
+            found.append(str(error))
+    return found
+
+
 def leaving(runs: int = RUNS, days: float = DAYS) -> list[Leaving]:
     """Folders that nothing needs, by the rule above.
 
@@ -87,9 +111,9 @@ def leaving(runs: int = RUNS, days: float = DAYS) -> list[Leaving]:
         if not _is_stage(folder) or folder.name in needed or _is_recent(folder / MANIFEST, days):
             continue
         found.append(Leaving(folder, f"in none of the last {runs} runs", _size(folder)))
-    for folder in sorted(home().glob("*/.*")):
+    for folder in sorted([*home().glob(".*"), *home().glob("*/.*")]):
         kind = next((end for end in LEFT if folder.name.endswith(end)), "")
-        if kind and folder.is_dir() and not _is_recent(folder, days) and not _is_held(folder):
+        if kind and not _is_recent(folder, days) and not _is_held(folder):
             why = "was damaged" if kind == ".damaged" else "left by a run that was killed"
             found.append(Leaving(folder, why, _size(folder)))
     return found
@@ -98,8 +122,10 @@ def leaving(runs: int = RUNS, days: float = DAYS) -> list[Leaving]:
 def remove(folder: Path) -> None:
     """Remove a folder so that a kill on the way leaves nothing that looks whole."""
     aside = folder if folder.name.startswith(".") else set_aside(folder)
-    if aside:
+    if aside and aside.is_dir():
         shutil.rmtree(aside)
+    elif aside:
+        aside.unlink(missing_ok=True)
 
 
 def _needed(client: MlflowClient, runs: int) -> set[str]:
@@ -155,7 +181,7 @@ def _is_held(building: Path) -> bool:
 
 
 def _size(folder: Path) -> int:
-    sizes = 0
+    sizes = 0 if folder.is_dir() else folder.stat().st_size
     for parent, _, names in os.walk(folder):
         for name in names:
             status = (Path(parent) / name).lstat()

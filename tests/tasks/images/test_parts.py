@@ -118,6 +118,21 @@ def test_a_folder_that_grows_and_moves_costs_its_new_images(
     assert bytes_of(few) == {file: expected[file] for file in FILES[6:9]}
 
 
+def test_features_of_another_backbone_are_not_taken(
+    profile: Profile, folder: Path, tmp_path: Path, encoded: Counter[str]
+) -> None:
+    encode_pictures(profile, images_in(folder))
+    assert encoded == {"partitions": 3, "images": 24}
+    other = load_profile("tests/small/small.toml", {"device": "cpu", "backbone.seed": 7})
+    few = bytes_of(encode_pictures(other, pictures_of(folder, FILES[6:9])))
+    assert encoded == {"partitions": 4, "images": 27}
+    found = bytes_of(encode_pictures(other, images_in(folder)))
+    assert encoded == {"partitions": 7, "images": 48}
+    os.environ["TAI_HOME"] = str(tmp_path / "other")
+    assert found == bytes_of(encode_pictures(other, images_in(folder)))
+    assert few == {file: found[file] for file in few}
+
+
 def test_a_broken_image_costs_itself_alone(profile: Profile, folder: Path) -> None:
     (folder / "dangling.png").symlink_to(folder / "nowhere.png")
     stage = encode_pictures(profile, images_in(folder))
@@ -176,7 +191,7 @@ def test_a_stopped_run_goes_on_after_its_last_shard(
 
 
 def test_a_damaged_partition_is_made_anew(
-    profile: Profile, folder: Path, encoded: Counter[str]
+    profile: Profile, folder: Path, encoded: Counter[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = encode_pictures(profile, images_in(folder))
     expected = bytes_of(stage)
@@ -191,6 +206,17 @@ def test_a_damaged_partition_is_made_anew(
     encoded.clear()
     assert bytes_of(stage) == expected
     assert encoded["partitions"] == 1
+    # contents are looked at for every run, and damage there is told and mended at once
+    contents = part.place / "contents.parquet"
+    content = bytearray(contents.read_bytes())
+    content[len(content) // 2] ^= 1
+    contents.write_bytes(content)
+    encoded.clear()
+    again = encode_pictures(profile, images_in(folder))
+    assert f"{contents}: its bytes have changed" in caplog.text
+    assert encoded["partitions"] == 1
+    assert not damaged(part.place)
+    assert bytes_of(again) == expected
     # one that is gone is no reason to stop either
     shutil.rmtree(part.place)
     assert bytes_of(encode_pictures(profile, images_in(folder))) == expected

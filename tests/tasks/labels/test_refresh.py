@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
 from flows.doors import check_captions
+from flows.workspace import clean, verify
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
 from tasks.labels.label import label_captions
@@ -131,6 +133,34 @@ def test_only_what_is_new_is_worked_on(tmp_path: Path, monkeypatch: pytest.Monke
     assert metrics["captions_of/cat"] == 3
     assert metrics["files/removed"] == 1
     assert "| dog | 2 | 0 | -2 |" in markdown_of(fourth)
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text.replace("3", "7", 1), lambda text: text[:-9]])
+def test_a_damaged_record_is_set_aside(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[str], str],
+) -> None:
+    monkeypatch.setenv("TAI_HOME", str(tmp_path / "home"))
+    write(tmp_path / "a.jsonl", "A dog.", "Two dogs", "a cat")
+    first, _ = refreshed(tmp_path)
+    (record,) = (tmp_path / "home" / "refresh").glob("*.json")
+    spoilt = spoil(record.read_text())
+    record.write_text(spoilt)
+    (sentence,) = verify()
+    assert str(record) in sentence
+    again, _ = refreshed(tmp_path)
+    assert f"{record}: not as it was written; set aside, and all captions" in caplog.text
+    assert again.since_last == first.since_last
+    (aside,) = record.parent.glob(".*.damaged")
+    assert aside.read_text() == spoilt
+    assert refreshed(tmp_path)[0].since_last.is_none
+    assert not verify()
+    assert aside in {each.folder for each in clean(days=0)}
+    clean(days=0, does=True)
+    assert not aside.exists()
+    assert refreshed(tmp_path)[0].since_last.is_none
 
 
 def test_names_in_the_artifact_are_text() -> None:
