@@ -197,18 +197,48 @@ def test_a_file_changed_within_the_clocks_tick_is_not_remembered(
 
 
 def test_a_note_that_is_not_whole_is_not_believed(
-    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(contents, "TICKS_NS", 20_000_000)
-    file = tmp_path / "captions.json"
-    file.write_bytes(b"captions")
-    aged(file)
-    digest = source_sha256(file)
-    (note,) = (home / contents.FOLDER).glob("*")
-    for damage in (cut, empty, lambda path: flip(path, 5), lambda path: flip(path, 70)):
-        damage(note)
-        assert source_sha256(file) == digest
-        assert note.read_text(encoding="utf-8").startswith(digest)
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    aged(files[-1])
+    expected = [source_sha256(file) for file in files]
+    (notes,) = (home / contents.FOLDER).glob("*")
+    whole = notes.read_bytes()
+    length = len(whole) // 3
+    damages = {at: whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in range(length)}
+    damages |= {-at: whole[:at] for at in range(length + 1, len(whole), 7)}
+    for at, damaged in damages.items():
+        notes.write_bytes(damaged)
+        caplog.clear()
+        # another process
+        contents._notes.cache_clear()
+        assert [source_sha256(file) for file in files] == expected
+        if at > 0 or -at % length > 1:
+            assert f"{notes}: lines not as they were written, left out: 1" in caplog.text
+        assert set(notes.read_bytes().split(b"\n")) == set(whole.split(b"\n"))
+    notes.write_bytes(b"\xff\x00 of another kind\n" * 3)
+    contents._notes.cache_clear()
+    assert [source_sha256(file) for file in files] == expected
+
+
+def test_notes_of_a_folder_are_read_once_and_shared(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents.remember("one", "1 and more", tmp_path)
+    ours = contents._notes(contents._place(tmp_path))
+    contents._notes.cache_clear()
+    contents.remember("two", "2", tmp_path)
+    assert contents.recall("one", tmp_path) == "1 and more"
+    # what another process has added since is found, and what is known is not read again
+    assert ours.find(contents.digest_of("two")) == "2"
+    monkeypatch.setattr(contents._Notes, "_read_on", lambda self: pytest.fail("read again"))
+    assert contents.recall("two", tmp_path) == "2"
+    assert len(list((home / contents.FOLDER).iterdir())) == 1
+    with pytest.raises(ValueError, match="one line"):
+        contents.remember("three", "a\nb", tmp_path)
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_is_broken(home: Path) -> None:
