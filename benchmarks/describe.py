@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 from benchmarks.world import CAPTIONS, World
 from tasks.backbone.loading import load
+from tasks.corpus.references import read_references
 from tasks.describe.describe import recentred, say_all, text_of
 from tasks.describe.learn import learn_to_describe, read_captioner
-from tasks.describe.references import read_references
 from tasks.images.features import open_features
 from tasks.profile import load_profile
 from tasks.results.caption_scores import caption_scores

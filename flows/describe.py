@@ -16,9 +16,9 @@ from flows.images import work_ahead
 from flows.told import finished, in_one_sentence
 from tasks.backbone.loading import why_not_causal
 from tasks.captions.choose import choose_captions
+from tasks.corpus.references import read_references
 from tasks.describe.describe import RESULTS, describe_pictures
 from tasks.describe.learn import learn_to_describe
-from tasks.describe.references import read_references
 from tasks.errors import InputError
 from tasks.images.encode import FeatureEncoder, encode_pictures
 from tasks.images.parts import pictures_of

@@ -4,6 +4,7 @@ Each raises an InputError: one sentence that names the file, line or field.
 """
 
 from tasks.backbone.loading import check_named, check_weights
+from tasks.captions.paired import check_paired
 from tasks.corpus.ingest import check_captions as check_file
 from tasks.corpus.sources import caption_files
 from tasks.images.draw import check_protocol
@@ -50,6 +51,7 @@ def check_input(profile: Profile) -> Vocabulary:
     for image_set, listing in listings:
         check_shown(image_set, Names(vocabulary).match(listing.entries), vocabulary)
     check_protocol(profile, vocabulary)
+    check_paired(profile)
     # last: weights that are new here are opened, or fetched
     check_model(profile)
     return vocabulary

@@ -11,6 +11,7 @@ from flows.told import in_one_sentence
 from models.method import Reads
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.captions.paired import encode_pairs
 from tasks.captions.phrases import encode_phrases
 from tasks.captions.sentences import encode_sentences
 from tasks.images.draw import draw_labelled
@@ -77,7 +78,8 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 listed, encoded = images[profile.reference.name]
                 lesson = Lesson(listed=listed, images=encoded, kappa=profile.reference.kappa)
             parts = {part.name: states[part.name] for part in profile.method(name).parts}
-            lesson = replace(lesson, parts=parts)
+            pairs = encode_pairs(profile) if profile.method(name).wants_pairs() else None
+            lesson = replace(lesson, parts=parts, pairs=pairs)
             fitted = states[name] = _fitted(profile, vocabulary, name, lesson, run)
             keys["fitted"][name] = fitted.key
             for image_set in profile.unlabelled if name == profile.headline_method else ():

@@ -23,6 +23,7 @@ with lazily():
     import torch
     from torch import Tensor
 
+    from models.adapters import Pairs
     from models.backbone import Backbone, ImageFeatures
 
 LearnsFrom = Literal["nothing", "captions", "labelled images", "other methods"]
@@ -62,6 +63,8 @@ class Setup:
     """States of the methods that it builds on, by name."""
     kappa: float = 40.0
     """Scale of the local softmax on the images that it learns from (METHODS 1)."""
+    pairs: Pairs | None = None
+    """Moments of captions and images that belong together, where it `wants_pairs`."""
 
     @property
     def generator(self) -> torch.Generator:
@@ -174,6 +177,10 @@ class Method(ABC):
         """
         del before
         return ()
+
+    def wants_pairs(self) -> bool:
+        """Whether it is fitted with moments of pairs of captions and images; by default not."""
+        return False
 
     def described(self) -> dict[str, Any]:
         """Its settings, and what it builds on likewise, as cards and keys have them."""

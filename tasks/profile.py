@@ -33,6 +33,7 @@ from tasks.settings import (
     ImageSet,
     LabelledSet,
     Name,
+    PairedImages,
     RefreshSettings,
     Settings,
     WorldSettings,
@@ -102,6 +103,9 @@ class Profile(Settings):
         description="Classes that are evaluated alone, and whose labels are known on the shots "
         "alone; a number draws so many (16 of COCO's 80 are LaSO's).",
     )
+    paired: PairedImages | None = Field(
+        None, description="Pictures with captions of their own, for adapters."
+    )
     describe: DescribeSettings = DescribeSettings()
     seed: int = Field(0, ge=0, description="Seed of contexts, caption order and choice.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA if there.")
@@ -137,7 +141,11 @@ class Profile(Settings):
         if taught and self.labelled is None:
             raise ValueError(f"{taught[0]} needs the image set `labelled`, with true labels")
         for name in self.run:
-            self.method(name)
+            if self.method(name).wants_pairs() and self.paired is None:
+                raise ValueError(
+                    f"methods.{name}.adapter maps captions to images; expected [paired] with "
+                    "`captions` and `folder`"
+                )
         if self.labelled and self.labelled.base and not self.novel:
             raise ValueError("labelled.base means something with novel classes alone; set `novel`")
         builds = [name for name in self.run if self.learns_from(name, "other methods")]

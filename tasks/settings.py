@@ -163,6 +163,18 @@ class LabelledSet(ImageSet):
     )
 
 
+class PairedImages(Settings):
+    """Pictures with captions of their own, for methods that map captions to images by such pairs.
+
+    No label is read, but it is no learning from text alone any more.
+    """
+
+    captions: str = Field(description="MS-COCO captions JSON of the pictures, relative to `data`.")
+    folder: str = Field(
+        description="Folder of the pictures, relative to `data`; or an address, as in `images`."
+    )
+
+
 class DescribeSettings(Settings):
     """A decoder that learns to say captions from their own CLIP vectors (CapDec)."""
 

@@ -241,6 +241,8 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         settings |= {"labelled.known": 0.8, "novel": ["cat", "dog", "car"]}
         settings |= {"describe.epochs": 1, "describe.width": 16, "describe.layers": 1}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
+        settings |= {"methods.close.adapter": "mean", "paired.folder": "images"}
+        settings |= {"paired.captions": str(write_captions(home / "paired.json"))}
         made = {"source": "made", "form": "composed", "at_least": 90}
         settings |= {"sources": [*load_profile("tests/small/small.toml").values()["sources"], made]}
         profile = load_profile("tests/small/small.toml", settings)
@@ -296,6 +298,14 @@ def write_marks(home: Path, drawn: Stage) -> Path:
     lines = ["review,file,class,mark", *(f"{drawn.folder.name},{file},," for file in files)]
     (home / "marks.csv").write_text("\n".join(lines))
     return home / "marks.csv"
+
+
+def write_captions(file: Path) -> Path:
+    """Captions of a picture, as MS-COCO has them."""
+    images = [{"id": 1, "file_name": "000001.png"}]
+    said = [{"id": 1, "image_id": 1, "caption": "a dog"}]
+    file.write_text(json.dumps({"images": images, "annotations": said}))
+    return file
 
 
 def stages_in_code() -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ with lazily():
     from torch import Tensor, nn
     from torch.nn import functional as F
 
+    from models.adapters import adapted, linear_map, mean_shift
     from models.backbone import ImageFeatures
     from models.examples import SentenceBatch
     from models.losses import ranking_loss
@@ -31,6 +33,11 @@ class CloseSettings(TrainedSettings):
     learning_rate: float = Field(3e-3, gt=0, description="Adam's rate at first; linear to 0.")
     cosine: float = Field(
         0.67, gt=0, le=1, description="Cosine of a caption's vector with noise to itself; 1: none."
+    )
+    adapter: Literal["none", "mean", "linear"] = Field(
+        "none",
+        description="Map from captions to images before the noise, from the pairs of [paired]: "
+        "their means' difference, or least squares.",
     )
     hidden: int = Field(0, ge=0, description="Units of a hidden layer; 0: the head is linear.")
     pull: float = Field(
@@ -83,6 +90,7 @@ class CloseLearner(Learner):
         super().__init__(settings)
         self.untrained = class_embeddings(setup.backbone, setup.names, [PLAIN.format])
         self.head = Head(self.untrained, settings.hidden, setup.generator)
+        self.adapter = _adapter(setup, settings.adapter)
 
     def start_from(self, before: State, rows: Tensor) -> None:
         """See `Learner.start_from`; the pull stays to the untrained vectors."""
@@ -93,9 +101,13 @@ class CloseLearner(Learner):
                 getattr(self.head, name).copy_(before[name])
 
     def loss(self, batch: SentenceBatch, generator: torch.Generator) -> Tensor:
-        """Ranking loss of the head on normalise(t + s e), plus the pull."""
+        """Ranking loss of the head on normalise(a(t) + s e), a the adapter, plus the pull."""
         settings = self.settings
-        scores = self.head(noisy(batch.features, settings.cosine, generator))
+        features = batch.features
+        if self.adapter:
+            weight, bias = self.adapter
+            features = adapted(features, weight.to(features), bias.to(features))
+        scores = self.head(noisy(features, settings.cosine, generator))
         ranked = ranking_loss(scores, batch.labels, margin=settings.margin, scale=settings.scale)
         moved = (self.head.classes - self.untrained).square().sum()
         return ranked + settings.pull * (moved + self.head.outer.square().sum())
@@ -112,6 +124,15 @@ class CloseLearner(Learner):
         """Linear from the base rate to 0, by step, as in the public code."""
         place = (epoch * steps + step) / (self.settings.epochs * steps)
         return self.settings.learning_rate * (1 - place)
+
+
+def _adapter(setup: Setup, kind: str) -> tuple[Tensor, Tensor] | None:
+    """Weight [d, d] and bias [d] of the map that goes before the noise, if any."""
+    if kind == "none":
+        return None
+    if setup.pairs is None:
+        raise ValueError(f"adapter {kind!r} is fitted on pairs, and there are none")
+    return mean_shift(setup.pairs) if kind == "mean" else linear_map(setup.pairs)
 
 
 class Close(Method):
@@ -134,6 +155,10 @@ class Close(Method):
     needs = frozenset({"text tower", "dense features"})
     Settings = CloseSettings
     settings: CloseSettings
+
+    def wants_pairs(self) -> bool:
+        """See `Method.wants_pairs`."""
+        return self.settings.adapter != "none"
 
     def learner(self, setup: Setup) -> Learner:
         """See `Method.learner`."""

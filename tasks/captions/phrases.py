@@ -24,11 +24,11 @@ from prefect.cache_policies import NO_CACHE
 
 from models.lazily import lazily
 from tasks import arrow
-from tasks.arrow import Ids, Indices, ranges
+from tasks.arrow import Indices, ranges
 from tasks.backbone.devices import device_of
 from tasks.backbone.loading import identity_of, load
 from tasks.captions.features import Labels
-from tasks.captions.sentences import sentence_vectors
+from tasks.captions.sentences import vectors_of
 from tasks.progress import Progress
 from tasks.workspace import Result, Stage, recipe_of, run_stage
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 PHRASES: Final = "phrases.arrow"
 CAPTIONS: Final = "captions.arrow"
-PHRASES_AT_ONCE: Final = 8192
 FEWEST_WORDS: Final = 2
 """Words of a stretch without a class that makes a phrase."""
 LAST_WORD: Final = re.compile(r"(\w[\w'-]*)\W*$")
@@ -117,7 +116,7 @@ def write_phrases(captions: Path, backbone: Backbone, out: Path, name: str) -> d
         named = [(place, label) for place, (_, found) in enumerate(phrases) for label in found]
         places.append([place for place, _ in named])
         classes.append([label for _, label in named])
-    features = _encoded(list(index), backbone, Progress(name, len(index), "phrases"))
+    features = vectors_of(list(index), backbone, Progress(name, len(index), "phrases"))
     arrow.write_rows(out / PHRASES, {"global": arrow.vectors(features)})
     columns = {
         "phrases": _lists(rows, pa.int64()),
@@ -135,29 +134,6 @@ def write_phrases(captions: Path, backbone: Backbone, out: Path, name: str) -> d
 def _lists(values: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.LargeListArray:
     flat = pa.array([each for of_row in values for each in of_row], kind)
     return arrow.lists(torch.tensor([len(of_row) for of_row in values]), flat)
-
-
-def _encoded(phrases: Sequence[str], backbone: Backbone, progress: Progress) -> torch.Tensor:
-    """[P, d] fp16 features of phrases, L2-normalised, in their order."""
-    ids, lengths = _tokens(phrases, backbone)
-    order = torch.argsort(lengths, stable=True)
-    starts = lengths.cumsum(0) - lengths
-    found = torch.empty(len(phrases), backbone.dim, dtype=torch.float16)
-    for some in order.split(PHRASES_AT_ONCE):
-        packed = ids[ranges(starts[some].numpy(), lengths[some].numpy())]
-        found[some] = sentence_vectors(packed, lengths[some], backbone, "float16", progress)
-    return found
-
-
-def _tokens(phrases: Sequence[str], backbone: Backbone) -> tuple[Ids, torch.Tensor]:
-    """Token ids of phrases end to end, and how many each has."""
-    ids, lengths = [], []
-    for start in range(0, len(phrases), PHRASES_AT_ONCE):
-        tokens = backbone.tokenize(phrases[start : start + PHRASES_AT_ONCE])
-        lengths.append(backbone.lengths(tokens))
-        inside = torch.arange(tokens.shape[1]) < lengths[-1][:, None]
-        ids.append(tokens[inside].int().numpy())
-    return np.concatenate(ids), torch.cat(lengths)
 
 
 class CaptionPhrases:

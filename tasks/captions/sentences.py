@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tasks.profile import Profile
 
 TEXTS_AT_ONCE: Final = 256
+TEXTS_SORTED: Final = 8192
+"""Texts that are sorted by length together."""
 SENTENCES: Final = "sentences.arrow"
 
 
@@ -105,6 +107,31 @@ def sentence_vectors(
         if progress:
             progress.add(len(of_batch))
     return torch.cat(found)
+
+
+def vectors_of(
+    texts: Sequence[str], backbone: Backbone, progress: Progress | None = None
+) -> torch.Tensor:
+    """[N, d] fp16 vectors of texts, L2-normalised, in their order."""
+    ids, lengths = _tokens(texts, backbone)
+    order = torch.argsort(lengths, stable=True)
+    starts = lengths.cumsum(0) - lengths
+    found = torch.empty(len(texts), backbone.dim, dtype=torch.float16)
+    for some in order.split(TEXTS_SORTED):
+        packed = ids[ranges(starts[some].numpy(), lengths[some].numpy())]
+        found[some] = sentence_vectors(packed, lengths[some], backbone, "float16", progress)
+    return found
+
+
+def _tokens(texts: Sequence[str], backbone: Backbone) -> tuple[Ids, torch.Tensor]:
+    """Token ids of texts end to end, and how many each has."""
+    ids, lengths = [], []
+    for start in range(0, len(texts), TEXTS_SORTED):
+        tokens = backbone.tokenize(texts[start : start + TEXTS_SORTED])
+        lengths.append(backbone.lengths(tokens))
+        inside = torch.arange(tokens.shape[1]) < lengths[-1][:, None]
+        ids.append(tokens[inside].int().numpy())
+    return np.concatenate(ids), torch.cat(lengths)
 
 
 def _encoded(tokens: Path, backbone: Backbone, dtype: StoreDtype, name: str) -> torch.Tensor:

@@ -21,6 +21,7 @@ from tasks.backbone.devices import device_of
 from tasks.backbone.loading import identity_of, load
 from tasks.captions.choose import templates_in
 from tasks.captions.features import open_captions
+from tasks.captions.paired import read_pairs
 from tasks.captions.phrases import CaptionPhrases
 from tasks.captions.sentences import CaptionSentences
 from tasks.errors import InputError
@@ -67,6 +68,8 @@ class Lesson:
     """and their features; or, without labels, images that show how other methods score,"""
     parts: Mapping[str, Stage] = field(default_factory=dict)
     """and those methods' states."""
+    pairs: Stage | None = None
+    """Moments of captions and images that belong together."""
     kappa: float = 40.0
     """Local softmax's scale on the images."""
 
@@ -86,7 +89,8 @@ class Lesson:
     @property
     def stages(self) -> list[Stage]:
         """All of them."""
-        found = (self.choice, *self.encoded, self.listed, self.images, *self.parts.values())
+        images = (self.listed, self.images, self.pairs)
+        found = (self.choice, *self.encoded, *images, *self.parts.values())
         return [stage for stage in found if stage]
 
 
@@ -106,7 +110,14 @@ def fit_method(
         loaded = load(profile)
         check_tower(type(method), profile.backbone.model, loaded.backbone.why_not_causal)
         states = {part: read_state(stage.folder) for part, stage in lesson.parts.items()}
-        setup = Setup(loaded.backbone, vocabulary.prompt_names, profile.seed, states, lesson.kappa)
+        setup = Setup(
+            loaded.backbone,
+            vocabulary.prompt_names,
+            profile.seed,
+            states,
+            lesson.kappa,
+            read_pairs(lesson.pairs) if lesson.pairs else None,
+        )
         examples, rows, counts = _examples(profile, vocabulary, method, lesson)
         card = {
             "method": fitter.name,
@@ -115,7 +126,9 @@ def fit_method(
             "random_weights": loaded.random_weights,
             "seed": profile.seed,
             "learned_from": {
-                stage.name: stage.digest for stage in (lesson.choice, lesson.listed) if stage
+                stage.name: stage.digest
+                for stage in (lesson.choice, lesson.listed, lesson.pairs)
+                if stage
             },
             "counts": counts,
             "classes": list(vocabulary.classes),

@@ -3,7 +3,7 @@
 - `captions/captions_world.json`: MS-COCO captions.
 - `captions/narratives_world.jsonl`: OpenImages localized narratives.
 - `<set>/instances.json`, `<set>/images/`: MS-COCO instances and the scenes of an image set;
-  `<set>/captions.json`: MS-COCO captions of them, five each, which nothing learns from.
+  `<set>/captions.json`: MS-COCO captions of them, five each; nothing learns from those of tests.
 - `contact-sheet.png`: the first scenes of the test sets, for the eye.
 """
 
@@ -177,9 +177,8 @@ def _write_images(
     with ThreadPoolExecutor(2) as pool:
         pictures = list(pool.map(write, range(count)))
     (folder / "instances.json").write_text(json.dumps(_instances(scenes)), encoding="utf-8")
-    if name != "labelled":
-        said = _references(seed, name, scenes)
-        (folder / "captions.json").write_text(json.dumps(said), encoding="utf-8")
+    said = _references(seed, name, scenes)
+    (folder / "captions.json").write_text(json.dumps(said), encoding="utf-8")
     yield from pictures[: SHEET_COLUMNS * SHEET_ROWS]
 
 

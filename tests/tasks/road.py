@@ -9,6 +9,7 @@ from flows.doors import check, check_captions
 from models.method import Reads
 from tasks.captions.choose import choose_captions
 from tasks.captions.encode import encode_partition, stored_partitions
+from tasks.captions.paired import encode_pairs
 from tasks.captions.phrases import encode_phrases
 from tasks.captions.sentences import encode_sentences
 from tasks.corpus.ingest import ingest_captions
@@ -90,7 +91,8 @@ def whole_run(profile: Profile) -> Outcome:
             listed, images = encoded[profile.reference.name]
             lesson = Lesson(listed=listed, images=images, kappa=profile.reference.kappa)
         parts = {part.name: fitted[part.name] for part in profile.method(name).parts}
-        lesson = replace(lesson, parts=parts)
+        pairs = encode_pairs.fn(profile) if profile.method(name).wants_pairs() else None
+        lesson = replace(lesson, parts=parts, pairs=pairs)
         fitted[name] = fit_method.fn(profile, vocabulary, name, lesson, lambda *_: None)
         evaluations[name] = {
             each.name: evaluate.fn(

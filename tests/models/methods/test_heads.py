@@ -1,11 +1,14 @@
 """CLOSE's and CoMC's heads against plain loops in float64, and the noise against its angle."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from models.adapters import linear_map, mean_shift, pairs_of
 from models.backbone import ImageFeatures
 from models.examples import SentenceBatch
 from models.method import Setup
@@ -145,3 +148,48 @@ def test_comc_scores_and_learns_as_its_equations_say(pool: str, share: float) ->
     )
     loss = learner.loss(batch, torch.Generator().manual_seed(4))
     assert float(loss.detach()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [300, 20])
+def test_adapters_are_least_squares_on_all_pairs(count: int) -> None:
+    dim = 24
+    texts = unit(count, dim, seed=3)
+    images = F.normalize(texts @ normal(dim, dim, seed=4) + normal(dim, seed=5) * 0.3, dim=-1)
+    pairs = pairs_of([(2 * texts[:7], images[:7]), (texts[7:], 3 * images[7:])])
+    weight, bias = linear_map(pairs)
+    # of centred vectors, as scikit-learn fits it; least norm where pairs are few
+    centred = [(each - each.mean(dim=0)).numpy() for each in (texts, images)]
+    expected = np.linalg.lstsq(*centred, rcond=1e-9)[0].T
+    np.testing.assert_allclose(weight, expected, atol=1e-6)
+    residual = images - (texts @ weight.T + bias)
+    torch.testing.assert_close(residual.mean(dim=0), torch.zeros(dim, dtype=torch.float64))
+    for other in (weight + 1e-3 * normal(dim, dim, seed=6), weight * 1.01):
+        moved = images - (texts @ other.T + bias)
+        assert moved.square().sum() >= residual.square().sum() - 1e-12
+    one, shift = mean_shift(pairs)
+    found = texts @ one.T + shift
+    torch.testing.assert_close(found.mean(dim=0), images.mean(dim=0))
+    torch.testing.assert_close(found - texts, shift.expand(count, -1))
+    with pytest.raises(ValueError, match="no pair"):
+        pairs_of([])
+
+
+@pytest.mark.parametrize("kind", ["mean", "linear"])
+def test_close_learns_on_adapted_captions(kind: str) -> None:
+    dim = BACKBONE.dim
+    pairs = pairs_of([(unit(40, dim, seed=1).float(), unit(40, dim, seed=2).float())])
+    given: dict[str, Any] = {"adapter": kind, "cosine": 1.0, "pull": 0.0}
+    learner = Close(Close.Settings(**given)).learner(Setup(BACKBONE, NAMES, pairs=pairs)).double()
+    texts = unit(4, dim, seed=7)
+    labels = torch.tensor([[True, False, False], [False, True, True], [False] * 3, [True] * 3])
+    found = learner.loss(SentenceBatch(texts, labels), torch.Generator())
+    weight, bias = mean_shift(pairs) if kind == "mean" else linear_map(pairs)
+    state = dict(learner.state())
+    total = 0.0
+    for row, shown in zip(texts, labels.tolist(), strict=True):
+        mapped = weight @ row + bias
+        scores = close_scores(state, mapped / mapped.norm())
+        total += hinge(scores, shown, 1.0, 4.0)
+    assert float(found) == pytest.approx(total / len(texts), rel=1e-4)
+    with pytest.raises(ValueError, match="there are none"):
+        Close(Close.Settings(**given)).learner(Setup(BACKBONE, NAMES))

@@ -13,9 +13,9 @@ from PIL import Image
 from tasks.backbone.loading import load
 from tasks.captions.sentences import SentenceVectors
 from tasks.corpus.ingest import CORPUS, ingest_captions
+from tasks.corpus.references import read_references
 from tasks.describe import describe
 from tasks.describe.learn import learn_to_describe, read_captioner
-from tasks.describe.references import read_references
 from tasks.describe.texts import Texts
 from tasks.errors import InputError
 from tasks.images.encode import encode_pictures
