@@ -29,10 +29,12 @@ test: .venv/installed
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
-# ratios against the plain way, each printed as a table and one JSON line; minutes on a quiet machine
-BENCHMARKS := step ranking encode score end_to_end labels ingest refresh image_sets heads
+# ratios against the plain way, a line each in benchmarks/figures.jsonl, and README's table of them;
+# many minutes on a quiet machine
+BENCHMARKS := step ranking encode score end_to_end labels labelled ingest refresh image_sets \
+	image_parts scheduler heads
 bench: .venv/installed
-	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.record $(BENCHMARKS) --table
 
 # needs uv on the PATH; no host is written
 lock:

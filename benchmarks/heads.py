@@ -6,6 +6,7 @@ from RN50's text tower with random weights; they are part of the time.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def seconds(method: Method, setup: Setup, captions: Generated) -> tuple[float, f
 
 
 def main() -> None:
-    """Print a row per method."""
+    """Print a row per method and, last, one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.heads", description=__doc__)
     parser.add_argument("--captions", type=int, default=118_287)
     parser.add_argument("--classes", type=int, default=80)
@@ -86,11 +87,14 @@ def main() -> None:
     setup = Setup(backbone, tuple(class_names(arguments.classes)))
     captions = generated(arguments.captions, arguments.classes, backbone.dim)
     print(f"{arguments.captions:,} captions, {arguments.classes:,} classes, d = {backbone.dim}")
+    found: dict[str, float] = {"captions": arguments.captions, "classes": arguments.classes}
     for name, each in catalogue().items():
         if each.reads == "sentences" and each.is_trained():
             vectors, training = seconds(each(), setup, captions)
             print(f"{name:10} class vectors {vectors:6.1f} s, training {training:6.1f} s")
+            found[name] = round(vectors + training, 1)
     print(f"peak memory {most_mb():,.0f} MB")
+    print(json.dumps(found | {"peak_mb": round(most_mb())}))
 
 
 if __name__ == "__main__":

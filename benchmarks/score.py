@@ -82,6 +82,7 @@ def main() -> None:
         bare_s, first_s, cached_s = medians(bare, first, cached, repeats=arguments.repeats)
 
     found = {
+        "images": len(files),
         "encode_image_s": round(bare_s, 3),
         "both_branches_s": round(first_s, 3),
         "ratio": round(first_s / bare_s, 3),
