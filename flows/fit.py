@@ -14,6 +14,7 @@ from tasks.captions.encode import encode_partition, stored_partitions
 from tasks.captions.paired import encode_pairs
 from tasks.captions.phrases import encode_phrases
 from tasks.captions.sentences import encode_sentences
+from tasks.images.crops import encode_crops
 from tasks.images.draw import draw_labelled
 from tasks.images.encode import FeatureEncoder, encode_images, listed_pictures
 from tasks.images.image_sets import list_images
@@ -73,7 +74,9 @@ def fit(profile: Profile, corpora: list[str], labels: list[str], mlflow_run: str
                 run.tag("labels", "learned from the true labels of other images, for scale")
                 listed, encoded = images[profile.labelled.name]
                 drawn = draw_labelled(profile, vocabulary, listed, encoded)
-                lesson = Lesson(listed=drawn, images=encoded)
+                views = profile.method(name).views()
+                crops = encode_crops(profile, profile.labelled, drawn, encoded, views)
+                lesson = Lesson(listed=drawn, images=encoded, crops=crops)
             elif profile.learns_from(name, "other methods"):
                 listed, encoded = images[profile.reference.name]
                 lesson = Lesson(listed=listed, images=encoded, kappa=profile.reference.kappa)

@@ -71,5 +71,17 @@ class Examples(Protocol[BatchT_co]):
         ...
 
 
+class Images(Examples[ImageBatch], Protocol):
+    """Images with labels, and random crops of each."""
+
+    @property
+    def views(self) -> int:
+        """How many random crops of each image there are."""
+        ...
+
+    def view(self, number: int, rows: Tensor, device: torch.device) -> ImageFeatures:
+        """Features of the `number`-th crop of the images `rows` [B], in that order."""
+        ...
+
+
 Captions = Examples[CaptionBatch]
-Images = Examples[ImageBatch]

@@ -182,6 +182,10 @@ class Method(ABC):
         """Whether it is fitted with moments of pairs of captions and images; by default not."""
         return False
 
+    def views(self) -> int:
+        """How many random crops of each labelled image it asks for; by default none."""
+        return 0
+
     def described(self) -> dict[str, Any]:
         """Its settings, and what it builds on likewise, as cards and keys have them."""
         found: dict[str, Any] = {"settings": self.settings.model_dump(mode="json")}

@@ -66,6 +66,7 @@ RUN = [
     "zero-shot-centred",
     "tai",
     "linear-probe",
+    "tip-adapter",
     "close",
     "phrase-patches",
     "tai-dpt",
@@ -241,6 +242,7 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trace]:
         settings |= {"labelled.known": 0.8, "novel": ["cat", "dog", "car"]}
         settings |= {"describe.epochs": 1, "describe.width": 16, "describe.layers": 1}
         settings |= {"methods.tai-dpt.epochs": 1, "captions.held_out": 0.2}
+        settings |= {"methods.tip-adapter.views": 1}
         settings |= {"methods.close.adapter": "mean", "paired.folder": "images"}
         settings |= {"paired.captions": str(write_captions(home / "paired.json"))}
         made = {"source": "made", "form": "composed", "at_least": 90}

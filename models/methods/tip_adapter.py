@@ -29,7 +29,7 @@ with lazily():
     from torch.nn import functional as F
 
     from models.backbone import ImageFeatures
-    from models.examples import Examples, ImageBatch, Images
+    from models.examples import ImageBatch, Images
     from models.losses import asymmetric_loss, ranking_loss
     from models.prompts import class_embeddings
     from models.scoring import global_scores
@@ -53,6 +53,13 @@ class _CacheSettings(MethodSettings):
     )
     templates: Literal["plain", "clip"] = Field(
         "plain", description="“a photo of a …” alone, or the mean of CLIP's 80 sentences."
+    )
+    views: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Random crops of each labelled image whose mean is its key, 10 in the paper; "
+        "0: the image as it is.",
     )
 
 
@@ -94,6 +101,10 @@ class TipAdapter(Method):
     settings: _CacheSettings
     studies: ClassVar[tuple[Study, ...]] = (FEW_SHOT, NOVEL_CLASSES)
 
+    def views(self) -> int:
+        """See `Method.views`."""
+        return self.settings.views
+
     def fit(self, setup: Setup, examples: Images) -> State:
         """The cache, and alpha and beta."""
         return _cache(setup, self.settings, examples, torch.arange(len(examples)))
@@ -127,7 +138,7 @@ class TipLearner(Learner):
         self._cache: dict[str, Tensor] = {}
         self.keys = torch.nn.Parameter(torch.zeros(0, setup.backbone.dim))
 
-    def prepare(self, examples: Examples[ImageBatch], rows: Tensor, device: torch.device) -> None:
+    def prepare(self, examples: Images, rows: Tensor, device: torch.device) -> None:
         """The keys start as the images' features; alpha and beta are chosen by them."""
         cache = _cache(self._setup, self.settings, examples, rows)
         self._cache = {name: tensor.to(device) for name, tensor in cache.items()}
@@ -182,11 +193,14 @@ class TipAdapterF(TipAdapter):
 
 
 def _cache(
-    setup: Setup, settings: _CacheSettings, examples: Examples[ImageBatch], rows: Tensor
+    setup: Setup, settings: _CacheSettings, examples: Images, rows: Tensor
 ) -> dict[str, Tensor]:
     """Keys [K, d] of unit length, values [K, C], class vectors [C, d], alpha and beta."""
-    batch = examples.batch(rows, torch.device("cpu"))
-    keys, shown = F.normalize(batch.features.pooled, dim=-1), batch.labels == 1
+    cpu = torch.device("cpu")
+    batch = examples.batch(rows, cpu)
+    looks = [examples.view(number, rows, cpu) for number in range(settings.views)]
+    unit = [F.normalize(look.pooled, dim=-1) for look in looks or [batch.features]]
+    keys, shown = F.normalize(torch.stack(unit).mean(dim=0), dim=-1), batch.labels == 1
     templates = clip_templates() if settings.templates == "clip" else [PLAIN.format]
     classes = class_embeddings(setup.backbone, setup.names, templates).cpu()
     alpha, beta = leave_one_out(

@@ -86,14 +86,21 @@ def listed_pictures(profile: Profile, image_set: ImageSet, listed: Stage) -> Pic
     return pictures_of(profile.place(image_set.folder), files)
 
 
-def encode_pictures(profile: Profile, pictures: Pictures) -> Stage:
+def encode_pictures(
+    profile: Profile, pictures: Pictures, encoder: FeatureEncoder | None = None
+) -> Stage:
     """Global and dense features of pictures; those that are stored are not encoded again.
+
+    Args:
+        profile: names the frozen tower.
+        pictures: files of a folder.
+        encoder: how they are looked at; by default as they are.
 
     Raises:
         InputError: no image at all can be read.
 
     """
-    encoder = FeatureEncoder(profile)
+    encoder = encoder or FeatureEncoder(profile)
     parts = parts_of(encoder, pictures)
 
     def work(out: Path) -> Result:

@@ -16,6 +16,7 @@ from tasks.images.features import StoredFeatures
 with lazily():
     import torch
 
+    from models.backbone import ImageFeatures
     from models.examples import ImageBatch
 
 
@@ -42,10 +43,17 @@ class LabelledImages:
         entries: the image-set stage's file, or some of its images, as the draw stage leaves them.
         features: of the image set; an image that could not be read is left out.
         classes: labels are columns in their order.
+        crops: features of random crops of all those images, a view of each.
 
     """
 
-    def __init__(self, entries: Path, features: StoredFeatures, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        entries: Path,
+        features: StoredFeatures,
+        classes: Sequence[str],
+        crops: Sequence[StoredFeatures] = (),
+    ) -> None:
         listed = pq.read_table(entries)
         read = {file: row for row, file in enumerate(listed["file"].to_pylist())}
         stored = [row for row, file in enumerate(features.files) if file in read]
@@ -53,6 +61,11 @@ class LabelledImages:
         self._features = features
         rows = [read[features.files[row]] for row in stored]
         self.labels = label_matrix(listed, classes)[rows]
+        self._crops = []
+        for each in crops:
+            place = {file: row for row, file in enumerate(each.files)}
+            found = [place[features.files[row]] for row in stored]
+            self._crops.append((each, np.array(found, dtype=np.int64)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,3 +74,13 @@ class LabelledImages:
         """See `models.examples.Examples.batch`."""
         features = self._features.take(self._stored[rows.numpy()])
         return ImageBatch(features.to(device), self.labels[rows].to(device))
+
+    @property
+    def views(self) -> int:
+        """See `models.examples.Images.views`."""
+        return len(self._crops)
+
+    def view(self, number: int, rows: torch.Tensor, device: torch.device) -> ImageFeatures:
+        """See `models.examples.Images.view`."""
+        stored, places = self._crops[number]
+        return stored.take(places[rows.numpy()]).to(device)

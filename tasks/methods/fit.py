@@ -68,6 +68,8 @@ class Lesson:
     """and their features; or, without labels, images that show how other methods score,"""
     parts: Mapping[str, Stage] = field(default_factory=dict)
     """and those methods' states."""
+    crops: tuple[Stage, ...] = ()
+    """Features of random crops of the labelled images."""
     pairs: Stage | None = None
     """Moments of captions and images that belong together."""
     kappa: float = 40.0
@@ -89,7 +91,7 @@ class Lesson:
     @property
     def stages(self) -> list[Stage]:
         """All of them."""
-        images = (self.listed, self.images, self.pairs)
+        images = (self.listed, self.images, *self.crops, self.pairs)
         found = (self.choice, *self.encoded, *images, *self.parts.values())
         return [stage for stage in found if stage]
 
@@ -254,7 +256,8 @@ def _examples(
     if method.learns_from == "labelled images" and lesson.listed and lesson.images:
         entries = lesson.listed.file(ENTRIES)
         features = open_features(lesson.images)
-        images = LabelledImages(entries, features, vocabulary.classes)
+        crops = [open_features(stage) for stage in lesson.crops]
+        images = LabelledImages(entries, features, vocabulary.classes, crops)
         labels = int((images.labels == 1).sum())
         if not labels:
             raise InputError(

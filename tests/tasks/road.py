@@ -14,6 +14,7 @@ from tasks.captions.phrases import encode_phrases
 from tasks.captions.sentences import encode_sentences
 from tasks.corpus.ingest import ingest_captions
 from tasks.corpus.sources import caption_files
+from tasks.images.crops import encode_crops
 from tasks.images.draw import draw_labelled
 from tasks.images.encode import encode_images
 from tasks.images.image_sets import list_images
@@ -86,7 +87,9 @@ def whole_run(profile: Profile) -> Outcome:
         elif profile.learns_from(name, "labelled images") and profile.labelled:
             listed, images = encoded[profile.labelled.name]
             drawn = draw_labelled.fn(profile, vocabulary, listed, images)
-            lesson = Lesson(listed=drawn, images=images)
+            views = profile.method(name).views()
+            crops = encode_crops.fn(profile, profile.labelled, drawn, images, views)
+            lesson = Lesson(listed=drawn, images=images, crops=crops)
         elif profile.learns_from(name, "other methods"):
             listed, images = encoded[profile.reference.name]
             lesson = Lesson(listed=listed, images=images, kappa=profile.reference.kappa)
