@@ -60,17 +60,18 @@ core-milliseconds a caption.
 - **100 million**: the images' core-hours want a cluster (`runner = "dask"`, workers that share
   `TAI_HOME`); two workers do {dask:.2f} times what one does. Features no longer fit one disk;
   captions' do not have to: past `captions.store_gb` they are encoded anew at each step.
-- **10,000 million**: the first thing to break is looking at what is finished: each run opens
-  every partition's manifest, {look_h:.1f} hours for images. Partitions of {bigger:,} images
-  instead of {images_per_part:,} would bring that to minutes. The scheduler is second: one Prefect
-  server hands out a task in {task_ms:.1f} ms, so it feeds {fed:,.0f} workers of partitions of
-  {images_per_part:,} images ({part_s:.0f} core-seconds each), not more. An object store is asked
-  once an image: 10,000 million requests, whatever one pays for them; packing pictures in archives
-  is what helps. MLflow does not grow with the corpus: a run logs as many rows for a thousand
-  captions as for a thousand million.
+- **10,000 million**: the first thing to break is the scheduler. One Prefect server hands
+  out a task in {task_ms:.1f} ms, {schedule} for the first pass over images, and so feeds
+  {fed:,.0f} workers at most ({part_s:.0f} core-seconds a partition). Partitions of
+  {bigger:,} images instead of {images_per_part:,} take a hundredth of that. Then come the
+  manifests: each later run opens every partition's, {look}, which larger partitions shorten
+  alike. An object store is asked once an image: packing pictures in archives is what helps.
+  MLflow does not grow with the corpus: a run logs as many rows for a thousand captions as
+  for a thousand million.
 
-A refresh with 1 % new captions costs {refresh:.1%} of a full build, a folder with 1 % new pictures
-{grown:.1%} of the first pass, so that after the first night what counts is what is new.
+A refresh with 1 % new captions costs {refresh:.1%} of a full build; a folder with 1 % new
+pictures, small ones that a small CLIP sees, {grown:.1%} of the first pass (a larger CLIP:
+less), so that after the first night what counts is what is new.
 """
 
 
@@ -131,7 +132,8 @@ def page(lines: Iterable[Mapping[str, Any]]) -> str:
         caption_rows="\n".join(caption_rows),
         one_day=f"{_time(one_day)} with 20 epochs",
         dask=figures["image_parts"]["dask"]["ratio"],
-        look_h=parts[SIZES[-1]] * read_s / 3600,
+        schedule=_time(parts[SIZES[-1]] * task_s),
+        look=_time(parts[SIZES[-1]] * read_s),
         bigger=100 * IMAGES_PER_PART,
         fed=part_s / task_s,
         part_s=part_s,
