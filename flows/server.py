@@ -33,8 +33,12 @@ FOR_A_WHILE: Final = {
     "PREFECT__SERVER_FINAL": "1",
 }
 """What Prefect sets for its own temporary server."""
-QUIET: Final = {"PREFECT_SERVER_ANALYTICS_ENABLED": "0"}
-"""Unless one asks for it: it tries for long where there is no network."""
+QUIET: Final = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+    "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
+}
+"""Unless one asks for it: reports try for long where there is no network, and a server that ends
+with its command tells, behind the last sentence, which events it has not written down."""
 END_S: Final = 5.0
 ANSWER_S: Final = 15.0
 _started: list[str] = []

@@ -113,9 +113,9 @@ def test_a_study_of_labelled_images_needs_some() -> None:
 
 def test_a_studys_methods_keep_their_settings_though_the_profile_does_not_run_them() -> None:
     demo = load_profile("demo")
-    study, methods = studies.studies()["few-shot"]
+    study, methods = studies.studies()["blend"]
     assert set(methods) - set(demo.run)
-    taken = load_profile(demo, studies.settings_of(study, "4", seed=3))
+    taken = load_profile(demo, studies.settings_of(study, "40", seed=3))
     before, after = demo.methods.model_dump(), taken.methods.model_dump()
     changed = {name for name in before if before[name] != after[name]}
     assert len(changed) == 1
