@@ -23,7 +23,7 @@ from tasks.profile import load_profile
 from tasks.results.caption_scores import caption_scores
 
 SEEDS = (0, 1, 2)
-NOISES = (0.0, 3.2)
+NOISES = (0.0, 1.0)
 SCORES = ("BLEU-4", "ROUGE-L", "CIDEr-D")
 
 
