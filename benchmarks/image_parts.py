@@ -1,8 +1,9 @@
 """Images in partitions: what a grown folder costs, and what a second Dask worker brings.
 
-Growth: pictures of 64 x 64 pixels by the demo's CLIP, then as many again plus 1 % new, each pass in
-a process of its own. Workers: RN50 at 224 pixels (random weights) in partitions, by a Dask cluster
-of one and of two processes of one thread, after each has worked on a partition to warm up.
+Growth: pictures of 64 x 64 pixels by the demo's CLIP, then the same folder with 1 % new, each pass
+in a process of its own, once it has CLIP in memory. Workers: RN50 at 224 pixels (random weights) in
+partitions, by a Dask cluster of one and of two processes of one thread, after each has worked on a
+partition to warm up.
 """
 
 import argparse

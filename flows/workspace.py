@@ -40,7 +40,7 @@ def _print_clean(found: list[Leaving], *, does: bool) -> None:
         sys.stdout.write(f"{kind}: {len(sizes)}, {sum(sizes) / 2**20:,.1f} MB, {why}\n")
     total = sum(each.size for each in found) / 2**20
     told = "removed" if does else "would go; to remove them: python -m flows.workspace clean --yes"
-    sys.stdout.write(f"{home()}: {len(found)} of them, {total:,.1f} MB {told}\n")
+    sys.stdout.write(f"{home()}: {len(found)} folders and files, {total:,.1f} MB {told}\n")
 
 
 def main() -> None:

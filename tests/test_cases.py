@@ -133,6 +133,7 @@ def test_folders_and_voc(tmp_path: Path) -> None:
     ]
     (one,) = read_image_set("folder", CASES / "folder/dot.csv", tmp_path).entries
     assert (one.file, one.classes) == ("a.jpg", ("dog", "cat"))
+    # Annotations/000001.xml says that it is in GBK
     voc = CASES / "voc/gbk"
     found = read_image_set("voc2007", voc / "ImageSets/Main/test.txt", voc / "JPEGImages").entries
     assert [entry.classes for entry in found] == [("\u72d7",), ("cat",)]

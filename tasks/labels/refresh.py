@@ -219,9 +219,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return unsealed(file)
     except DamagedError as damage:
-        if is_writable():
-            set_aside(file)
-        LOG.warning("%s; set aside, and all captions count as new", damage)
+        aside = set_aside(file) if is_writable() else None
+        what = "set aside, and " if aside else ""
+        LOG.warning("%s; %sall captions count as new", damage, what)
         return {}
 
 
