@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.backbone import Backbone
-from models.prefix import Layout, encode_whole
+from models.prefix import Layout, encode_packed
 
 FEWEST_ROWS: Final = 256
 
@@ -39,8 +39,7 @@ def encode_captions(backbone: Backbone, ids: Tensor, lengths: Tensor) -> tuple[T
     if spare > 0:
         packed = F.pad(packed, (0, 0, 0, spare))
         groups.append((spare, 1))
-    with backbone.computing():
-        hidden = encode_whole(backbone.blocks, packed[None], Layout(starts, tuple(groups)))[0]
+    hidden = encode_packed(backbone.blocks, packed, Layout(starts, tuple(groups)))
     hidden = backbone.text.ln_final(hidden)
     # each caption's own rows, with the row of SOS before them
     own = (follows.cumsum(0) - 1 + starts) * follows

@@ -1,14 +1,13 @@
 """Learnable prompts: context tokens around each class name, encoded by the frozen text tower.
 
 What stands first in every prompt (SOS, and the contexts that are shared and precede the name) goes
-through the tower once per set; only the rest is computed per class (models/prefix.py).
+through the causal tower once for a block of prompts, which follow it end to end; only the rest is
+computed per class, and of the last layer only what stands at EOT. All of it is exact.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any, Protocol
+from typing import Final, Protocol
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
@@ -17,9 +16,11 @@ from torch.nn import functional as F
 
 from models.backbone import Backbone
 from models.choices import Position
-from models.prefix import Layout, encode_last
+from models.layers import attended, rest_of_layer
 
 CONTEXT_STD = 0.02
+BLOCK: Final = 128
+"""Rows of prompts, about, that attend as one product."""
 
 
 class PromptLearner(nn.Module):
@@ -107,13 +108,16 @@ class PromptLearner(nn.Module):
 
 @dataclass(frozen=True)
 class Rows:
-    """Prompts as rows of a table of embeddings, packed."""
+    """Prompts as rows of a table of embeddings, in blocks that begin with what all share."""
 
-    packed: Tensor
+    places: Tensor
+    """[K, R] rows of the table; any where a block is shorter than the longest."""
     positions: Tensor
-    layout: Layout
-    unsort: Tensor
-    """Place of each prompt among the packed ones."""
+    """[K, R]."""
+    bias: Tensor
+    """[K, 1, R, R] 0 where a row sees another, -inf elsewhere."""
+    ends: Tensor
+    """[C] of all K R rows, each prompt's last."""
 
 
 class Tower(Protocol):
@@ -129,35 +133,55 @@ class Tower(Protocol):
         """[context_length, w] positional embeddings."""
         ...
 
-    def computing(self) -> AbstractContextManager[Any]:
-        """The context in which its layers compute as they should."""
-        ...
-
     def finish(self, hidden: Tensor) -> Tensor:
         """Last layer norm and projection."""
         ...
 
 
 def rows_of(prompts: Sequence[list[int]], device: torch.device) -> Rows:
-    """Pack prompts, each given as rows of a table."""
-    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-    packed, positions, layout = _pack([prompts[number] for number in order])
-    return Rows(
-        torch.tensor(packed, device=device),
-        torch.tensor(positions, device=device),
-        layout,
-        torch.tensor(order, device=device).argsort(),
-    )
+    """Lay prompts out, each given as rows of a table, in blocks of about as many rows each.
+
+    Each prompt keeps at least its last row after the longest prefix that all share.
+    """
+    prefix = 0
+    shortest = min(map(len, prompts))
+    while prefix < shortest - 1 and len({prompt[prefix] for prompt in prompts}) == 1:
+        prefix += 1
+    own = torch.tensor([len(prompt) for prompt in prompts]) - prefix
+    before, total = own.cumsum(0) - own, int(own.sum())
+    _, block = (before * -(-total // BLOCK) // total).unique_consecutive(return_inverse=True)
+    firsts = before[torch.searchsorted(block, torch.arange(int(block[-1]) + 1))]
+    begins = prefix + before - firsts[block]
+    shape = len(firsts), int((begins + own).max())
+
+    row = torch.arange(total) - (before - begins).repeat_interleave(own)
+    at = block.repeat_interleave(own), row
+    places, positions = torch.zeros(2, *shape, dtype=torch.long)
+    places[:, :prefix] = torch.tensor(prompts[0][:prefix])
+    places[at] = torch.tensor([place for prompt in prompts for place in prompt[prefix:]])
+    positions[:, :prefix] = torch.arange(prefix)
+    positions[at] = torch.arange(total) - before.repeat_interleave(own) + prefix
+    # rows that are left over are of no prompt, and see each other and the prefix
+    owners = torch.full(shape, -1)
+    owners[at] = torch.arange(len(prompts)).repeat_interleave(own)
+    sees = (owners[:, :, None] == owners[:, None]) | (torch.arange(shape[1]) < prefix)
+    bias = torch.zeros(sees.shape).masked_fill(~sees.tril(), float("-inf"))
+    ends = block * shape[1] + begins + own - 1
+    return Rows(*(each.to(device) for each in (places, positions, bias[:, None], ends)))
 
 
 def encode_rows(tower: Tower, constants: Tensor, context: Tensor, rows: Rows) -> Tensor:
     """[S, C, d] of S sets of prompts, whose table is `constants` [T, w] and then S contexts."""
     fixed = constants.expand(len(context), -1, -1)
     table = torch.cat([fixed, context.flatten(1, -2)], dim=1)
-    packed = table[:, rows.packed] + tower.positions[rows.positions]
-    with tower.computing():
-        at_end = encode_last(tower.blocks, packed, rows.layout)
-    return tower.finish(at_end)[:, rows.unsort]
+    hidden = table[:, rows.places] + tower.positions[rows.positions]
+    bias = rows.bias.to(tower.blocks[0].attn.in_proj_weight.dtype)
+    *before, last = tower.blocks
+    for block in before:
+        hidden = rest_of_layer(block, hidden, attended(block, hidden, bias))
+    weighted = attended(last, hidden, bias)
+    at_end = (part.flatten(1, 2)[:, rows.ends] for part in (hidden, weighted))
+    return tower.finish(rest_of_layer(last, *at_end))
 
 
 def class_embeddings(
@@ -185,20 +209,3 @@ def _prompt(tokens: list[int], starts: int, context: range, position: Position) 
     start, name, rest = tokens[:starts], tokens[starts:-2], tokens[-2:]
     before = {"end": len(context), "middle": len(context) // 2, "front": 0}[position]
     return [*start, *context[:before], *name, *context[before:], *rest]
-
-
-def _pack(prompts: list[list[int]]) -> tuple[list[int], list[int], Layout]:
-    """Rows and positions of prompts, shortest first, after the longest prefix that all share.
-
-    Each prompt keeps at least its last row after the prefix.
-    """
-    prefix = 0
-    while prefix < len(prompts[0]) - 1 and len({prompt[prefix] for prompt in prompts}) == 1:
-        prefix += 1
-    packed, positions = prompts[0][:prefix], list(range(prefix))
-    for prompt in prompts:
-        packed += prompt[prefix:]
-        positions += range(prefix, len(prompt))
-    lengths = groupby(len(prompt) - prefix for prompt in prompts)
-    groups = tuple((len(list(of_length)), length) for length, of_length in lengths)
-    return packed, positions, Layout(prefix, groups)

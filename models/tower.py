@@ -1,8 +1,7 @@
 """A frozen text tower as named tensors, for methods that encode prompts when they score."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final
+from typing import Final
 
 import torch
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
@@ -58,10 +57,6 @@ class StoredTower:
             _block(layers[number], heads, self._epsilon, is_quick=is_quick)
             for number in sorted(layers)
         ]
-
-    def computing(self) -> AbstractContextManager[Any]:
-        """Float32, whatever it was trained in."""
-        return nullcontext()
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Last layer norm and projection of raw hidden states: [..., w] -> [..., d]."""

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import plain
+from models import prompts
 from models.backbone import Backbone
 from models.choices import Position
-from models.prefix import Layout
 from models.prompts import PromptLearner, class_embeddings
 from models.templates import caption_templates
 
@@ -24,7 +24,7 @@ BACKBONE = TOWERS[0]
 NAMES = ["dog", "dining table", "dining room", "fire_hydrant", "hand-made wooden toy train set"]
 
 
-@settings(max_examples=20)
+@settings(max_examples=30)
 @given(
     tower=st.sampled_from(TOWERS),
     contexts=st.integers(1, 8),
@@ -32,6 +32,7 @@ NAMES = ["dog", "dining table", "dining room", "fire_hydrant", "hand-made wooden
     names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=5),
     class_specific=st.booleans(),
     position=st.sampled_from(["end", "middle", "front"]),
+    block=st.sampled_from([1, 9, 128]),
 )
 def test_prompts_and_gradients_are_the_plain_ones(
     tower: Backbone,
@@ -40,16 +41,19 @@ def test_prompts_and_gradients_are_the_plain_ones(
     names: list[str],
     class_specific: bool,
     position: Position,
+    block: int,
 ) -> None:
-    learner = PromptLearner(
-        tower,
-        names,
-        contexts=contexts,
-        sets=sets,
-        class_specific=class_specific,
-        position=position,
-        generator=torch.Generator().manual_seed(contexts),
-    ).double()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompts, "BLOCK", block)
+        learner = PromptLearner(
+            tower,
+            names,
+            contexts=contexts,
+            sets=sets,
+            class_specific=class_specific,
+            position=position,
+            generator=torch.Generator().manual_seed(contexts),
+        ).double()
     spoken = [name.replace("_", " ") for name in names]
     slow = torch.stack(
         [
@@ -66,11 +70,11 @@ def test_prompts_and_gradients_are_the_plain_ones(
 
 
 def test_what_all_prompts_share_is_encoded_once() -> None:
-    # of [SOS, v1 … v4, dining, table | room, ., EOT] three tokens a class are left
+    # [SOS, v1 … v4, dining], then [table, ., EOT] and [room, ., EOT]
     learner = PromptLearner(BACKBONE, ["dining table", "dining room"], contexts=4)
-    assert learner._all.layout == Layout(prefix=6, groups=((2, 3),))
+    assert learner._all.positions.tolist() == [[*range(6), 6, 7, 8, 6, 7, 8]]
     own = PromptLearner(BACKBONE, ["dog", "dining table"], contexts=4, class_specific=True)
-    assert own._all.layout == Layout(prefix=1, groups=((1, 7), (1, 8)))
+    assert own._all.positions.tolist() == [[0, *range(1, 8), *range(1, 9)]]
 
 
 def test_only_the_contexts_are_learned_and_seeded() -> None:
