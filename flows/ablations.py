@@ -65,6 +65,7 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
             "labels": [labelled.key for _, _, labelled in done],
         }
         found: dict[str, list[studies.Maps]] = {variant: [] for variant in study.variants}
+        leads: dict[str, list[studies.Leads]] = {variant: [] for variant in study.variants}
         for variant in study.variants:
             for seed in range(profile.seed, profile.seed + seeds):
                 varied = load_profile(profile, studies.settings_of(study, variant, seed))
@@ -82,10 +83,12 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
                         }
                     )
                     found[variant].append(maps)
+                    leads[variant].append(studies.leads_of(varied, outcome))
         rows = studies.table_of(study, found, classes)
+        over_best = studies.leads_over_best(leads)
         page = home() / "ablations" / f"{study.name}-{profile.name}.html"
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, page_of(study, profile, rows, command))
+        write_whole(page, page_of(study, profile, rows, over_best, command))
         run.artifact(page)
         table = [
             {"images": row.images, **({"method": row.method} if row.method else {})}
@@ -94,15 +97,25 @@ def _study(study: Study, profile: Profile, seeds: int, command: str) -> str:
             for row in rows
         ]
         create_table_artifact(key=f"ablation-{study.name}", table=table, description=study.question)
-        _print(study, table)
+        _print(study.question, table)
+        if over_best:
+            _print(
+                "How far above the better of what it builds on, with 95 % intervals",
+                [
+                    {"images": lead.images, "method": lead.method, study.axis: lead.variant}
+                    | {"above": lead.over, "mAP": f"{lead.gain:+.2f}"}
+                    | {"interval": f"{lead.low:+.2f} to {lead.high:+.2f}"}
+                    for lead in over_best
+                ],
+            )
     return str(page)
 
 
-def _print(study: Study, table: list[dict[str, Any]]) -> None:
+def _print(title: str, table: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(*table[0], title=study.question)
+    shown = Table(*table[0], title=title)
     for row in table:
         shown.add_row(*(str(value) for value in row.values()))
     Console().print(shown)

@@ -7,10 +7,12 @@ from models.method import Study
 from tasks import pages
 from tasks.pages import pictures
 from tasks.profile import Profile
-from tasks.results.studies import Row, published
+from tasks.results.studies import Lead, Row, published
 
 
-def page_of(study: Study, profile: Profile, rows: Sequence[Row], command: str) -> str:
+def page_of(
+    study: Study, profile: Profile, rows: Sequence[Row], leads: Sequence[Lead], command: str
+) -> str:
     """The study as a page: its question, a figure and a table, or those of each image set."""
     sets = list(dict.fromkeys(row.images for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
@@ -26,7 +28,7 @@ def page_of(study: Study, profile: Profile, rows: Sequence[Row], command: str) -
         best=best,
         command=command,
         published=published(study, profile.name),
-        sets=[_of_set(study, name, rows) for name in sets] if several else [],
+        sets=[_of_set(study, name, rows, leads) for name in sets] if several else [],
         figure=""
         if several
         else pages.picture(
@@ -35,8 +37,12 @@ def page_of(study: Study, profile: Profile, rows: Sequence[Row], command: str) -
     )
 
 
-def _of_set(study: Study, name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """A figure with a line per method, and a row of a table for each."""
+def _of_set(study: Study, name: str, rows: Sequence[Row], leads: Sequence[Lead]) -> dict[str, Any]:
+    """A figure with a line per method, and a row of a table for each; leads over their parts."""
+    of_parts: dict[str, list[Lead]] = {}
+    for lead in leads:
+        if lead.images == name:
+            of_parts.setdefault(lead.method, []).append(lead)
     of_method: dict[str, list[Row]] = {}
     for row in rows:
         if row.images == name:
@@ -52,6 +58,7 @@ def _of_set(study: Study, name: str, rows: Sequence[Row]) -> dict[str, Any]:
         "classes": next(row.classes for row in rows if row.images == name),
         "methods": of_method,
         "best": best,
+        "leads": of_parts,
         "seeds": max(len(row.values) for row in rows),
         "figure": pages.picture(figure, f"{name}, mAP by {study.axis}: {told}"),
     }

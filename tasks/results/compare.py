@@ -10,15 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from models.lazily import lazily
-from models.metrics import bootstrap_maps, interval
+from models.metrics import interval
 from tasks.errors import InputError
-from tasks.images.labelled import label_matrix
 from tasks.profile import Profile
 from tasks.results import track
-from tasks.results.evaluate import ap_rows, classes_told
+from tasks.results.evaluate import ap_rows, classes_told, paired_maps
 from tasks.results.outcome import found_again
 from tasks.results.runs import find_runs, logged
-from tasks.results.score import SCORES, scores_of
+from tasks.results.score import SCORES
 from tasks.workspace import Stage
 
 with lazily():
@@ -184,7 +183,4 @@ def _paired_maps(images: str, candidates: Sequence[Candidate]) -> list[torch.Ten
     tables = [pq.read_table(stage.file(SCORES), columns=["file"]) for stage in stages]
     if not all(table.equals(tables[0]) for table in tables):
         return []
-    listed = pq.read_table(stages[0].file(SCORES), columns=["classes", "ignored"])
-    matrices = {str(number): scores_of(stage) for number, stage in enumerate(stages)}
-    labels = label_matrix(listed, classes[0])
-    return list(bootstrap_maps(matrices, labels).values())
+    return paired_maps(stages)

@@ -24,6 +24,7 @@ from models.metrics import (
     F1,
     LARGEST_WEIGHTS,
     average_precisions,
+    bootstrap_maps,
     decision_counts,
     f1_of_counts,
     interval,
@@ -38,10 +39,12 @@ from tasks.images.image_sets import ENTRIES
 from tasks.images.labelled import label_matrix
 from tasks.images.narrow import EVERY
 from tasks.results.score import (
+    SCORES,
     Scorer,
     Scoring,
     blocks,
     branch_scores,
+    scores_of,
     split_rows,
     write_rows,
 )
@@ -186,6 +189,15 @@ def ap_rows(evaluation: Stage) -> list[dict[str, str]]:
     """The AP table of a finished stage: a row per class, in the vocabulary's order."""
     with evaluation.file(AP_TABLE).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def paired_maps(evaluations: Sequence[Stage]) -> list[torch.Tensor]:
+    """Bootstrap mAPs [R], percent, of finished stages on the same images and resamples of them."""
+    first = evaluations[0]
+    scored = pq.read_table(first.file(SCORES), columns=["classes", "ignored"])
+    labels = label_matrix(scored, [row["class"] for row in ap_rows(first)])
+    matrices = {str(number): scores_of(stage) for number, stage in enumerate(evaluations)}
+    return list(bootstrap_maps(matrices, labels).values())
 
 
 def _top_f1(scores: torch.Tensor, scored: pa.Table, classes: Sequence[str]) -> F1:

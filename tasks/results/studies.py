@@ -1,5 +1,7 @@
 """Studies: settings varied, everything else as the profile has it, by one method or several."""
 
+from __future__ import annotations
+
 import csv
 import functools
 import statistics
@@ -8,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from models.lazily import lazily
 from models.method import Study
+from models.metrics import interval
 from tasks.catalogue import catalogue
 from tasks.errors import InputError
 from tasks.profile import Profile
-from tasks.results.evaluate import classes_told
+from tasks.results.evaluate import classes_told, paired_maps
 from tasks.results.outcome import Outcome
+
+with lazily():
+    import torch
 
 PUBLISHED: Final = Path(__file__).with_name("published.csv")
 ORDER: Final = ("nothing", "captions", "labelled images")
@@ -21,6 +28,9 @@ ORDER: Final = ("nothing", "captions", "labelled images")
 ALL_IMAGES: Final = "mAP_all_images/merged"
 Maps = Mapping[tuple[str, str], float]
 """Merged mAP, percent, by image set and method."""
+Leads = Mapping[tuple[str, str, str], tuple[float, "torch.Tensor"]]
+"""How far a method's mAP is above that of one that it builds on, by image set, method and part: as
+measured, and on resamples of the images [R]."""
 
 
 @functools.cache
@@ -60,6 +70,20 @@ class Row:
     def spread(self) -> float:
         """Standard deviation over seeds, 0 for one."""
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far a method is above the better of those that it builds on, in points of mAP."""
+
+    images: str
+    method: str
+    variant: str
+    over: str
+    gain: float
+    low: float
+    high: float
+    """95 % interval: images resampled, both methods alike, mean over seeds."""
 
 
 def chosen_studies(names: Sequence[str]) -> list[Study]:
@@ -106,6 +130,37 @@ def maps_of(profile: Profile, outcome: Outcome) -> Maps:
             if ALL_IMAGES in stage.figures:
                 found[f"{name}, all images", method] = stage.figures[ALL_IMAGES]
     return found
+
+
+def leads_of(profile: Profile, outcome: Outcome) -> Leads:
+    """Every method of a run that builds on others, against each of those."""
+    found = {}
+    for method in profile.run:
+        parts = [part.name for part in profile.method(method).parts]
+        for images, stage in outcome.evaluations[method].items() if parts else ():
+            stages = [stage, *(outcome.evaluations[part][images] for part in parts)]
+            maps = [each.figures["mAP/merged"] for each in stages]
+            own, *others = paired_maps(stages)
+            for part, value, resampled in zip(parts, maps[1:], others, strict=True):
+                found[images, method, part] = (maps[0] - value, own - resampled)
+    return found
+
+
+def leads_over_best(found: Mapping[str, Sequence[Leads]]) -> list[Lead]:
+    """Of each variant's leads, seed by seed, the least of each method: that over its best part."""
+    leads: list[Lead] = []
+    for variant, seeds in found.items():
+        least: dict[tuple[str, str], Lead] = {}
+        for images, method, part in seeds[0]:
+            of_seeds = [of[images, method, part] for of in seeds]
+            gain = statistics.fmean(measured for measured, _ in of_seeds)
+            low, high = interval(torch.stack([each for _, each in of_seeds]).mean(dim=0), gain)
+            lead = Lead(images, method, variant, part, gain, low, high)
+            least[images, method] = min(
+                lead, least.get((images, method), lead), key=lambda each: each.gain
+            )
+        leads += least.values()
+    return leads
 
 
 def classes_of(profile: Profile, outcome: Outcome) -> dict[str, str]:

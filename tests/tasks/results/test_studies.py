@@ -3,6 +3,7 @@
 import statistics
 
 import pytest
+import torch
 
 from tasks.errors import InputError
 from tasks.pages.study import page_of
@@ -51,7 +52,7 @@ def test_tables_and_pages_have_every_variant() -> None:
     assert (rows[0].classes, rows[-1].classes) == ("3 of 6", "6 of 6")
     assert rows[1].mean == pytest.approx(11)
     assert rows[1].spread == pytest.approx(statistics.stdev(rows[1].values))
-    text = page_of(study, load_profile("coco-mini"), rows, "python -m <flows>")
+    text = page_of(study, load_profile("coco-mini"), rows, [], "python -m <flows>")
     assert "<b>" not in text
     assert "python -m &lt;flows&gt;" in text
     assert text.count("<tr><td") == len(rows)
@@ -59,6 +60,7 @@ def test_tables_and_pages_have_every_variant() -> None:
 
 def test_a_study_of_several_methods_has_a_line_and_a_row_for_each() -> None:
     study = studies.studies()["partial-labels"][0]
+    spread = torch.linspace(-2, 2, 1001)
     sets, methods = ("same", "shift", "same, all images"), ("first", "<i>second</i>")
     found = {
         variant: [
@@ -72,15 +74,31 @@ def test_a_study_of_several_methods_has_a_line_and_a_row_for_each() -> None:
         for at, variant in enumerate(study.variants)
     }
     rows = studies.table_of(study, found, dict.fromkeys(sets, "3 of 6"))
+    leads = studies.leads_over_best(
+        {
+            variant: [
+                {
+                    ("same", "<i>second</i>", "first"): (2.0 + seed, spread + 2.0 + seed),
+                    ("same", "<i>second</i>", "third"): (1.0 - seed, spread + 1.0 - seed),
+                }
+                for seed in range(2)
+            ]
+            for variant in study.variants
+        }
+    )
+    # means over seeds: 2.5 above the one, 0.5 above the other, which is the better
+    assert [(lead.over, lead.gain) for lead in leads] == [("third", 0.5)] * len(study.variants)
+    assert (leads[0].low, leads[0].high) == pytest.approx((0.5 - 1.9, 0.5 + 1.9))
     assert len(rows) == len(sets) * len(methods) * len(study.variants)
     assert rows[1].values == (10.0, 11.0)
-    page = page_of(study, load_profile("voc2007"), rows, "python -m flows")
+    page = page_of(study, load_profile("voc2007"), rows, leads, "python -m flows")
+    assert page.count("-1.4 to +2.4") == page.count("+0.5") == len(study.variants)
     assert "<i>second" not in page
     assert page.count("&lt;i&gt;second") >= len(sets)
     # the paper's own figures stand beside ours where the profile is the paper's
     assert "published: DualCoOp (its paper)" in page
     assert "90.3" in page
-    assert "published" not in page_of(study, load_profile("demo"), rows, "python -m flows")
+    assert "published" not in page_of(study, load_profile("demo"), rows, [], "python -m flows")
 
 
 def test_published_figures_have_the_means_that_are_published_with_them() -> None:
