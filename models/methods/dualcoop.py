@@ -43,6 +43,11 @@ class DualSettings(TrainedSettings):
         2e-3, gt=0, description="Base rate of the schedule; the original has 1e-3 on VOC2007."
     )
     contexts: int = Field(16, ge=1, le=64, description="Context tokens M of each prompt.")
+    words: str = Field(
+        "",
+        description='What both contexts are at first, for example "a photo of a"; their number is '
+        "then its own. Drawn where empty, as published.",
+    )
     class_specific: bool = Field(
         True, description="Contexts of each class's own; shared is better with very few labels."
     )
@@ -78,6 +83,7 @@ class DualTuning(Learner):
             contexts=settings.contexts,
             sets=2,
             class_specific=settings.class_specific,
+            words=settings.words,
             generator=setup.generator,
         )
         if settings.class_specific:
