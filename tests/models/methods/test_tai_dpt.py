@@ -65,7 +65,8 @@ def compare(
     expected.backward()
     assert contexts.grad is not None
     assert context.grad is not None
-    gap = (contexts.grad - context.grad).norm() / context.grad.norm().clamp(min=1e-12)
+    # of classes of one name the terms cancel, and what is left is rounding, 1e-16 of either way
+    gap = (contexts.grad - context.grad).norm() / context.grad.norm().clamp(min=1e-6)
     return loss.item(), expected.item(), float(gap)
 
 

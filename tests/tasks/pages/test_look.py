@@ -100,7 +100,7 @@ def test_a_comparison_and_a_study(tmp_path: Path, opened: Page) -> None:
         variant: [{("same", "one"): 10.0, ("shift", "one"): 1.0}] * 3 for variant in study.variants
     }
     rows = studies.table_of(study, found, {"same": "3 of 6", "shift": "6 of 6"})
-    page = page_of(study, load_profile("coco-mini"), rows, "python -m flows.ablations captions")
+    page = page_of(study, load_profile("coco-mini"), rows, [], "python -m flows.ablations captions")
     (tmp_path / "study.html").write_text(page)
     assert faults_of(opened, tmp_path / "study.html") == []
 
